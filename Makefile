@@ -1,0 +1,68 @@
+# make chat · make test: each sets up what it needs from nothing, and only once.
+# MODEL=path names another model than the pocket one; PYTHON, VENV and CXX can be set too.
+
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?=
+BIN := $(VENV)/bin
+SOURCES := $(shell find src native -type f ! -name '*.pyc' ! -name '*.so') CMakeLists.txt pyproject.toml README.md
+say = @printf 'octuor: %s\n' "$(1)" >&2
+# An extra's packages, without building the project again.
+extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
+
+.PHONY: chat test test-parity lint format bench clean
+
+chat: $(VENV)/.octuor
+	@$(BIN)/octuor chat $(MODEL)
+
+test: $(VENV)/.octuor $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-parity: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity
+	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py
+
+lint: $(VENV)/.octuor $(VENV)/.test $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.octuor $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.octuor
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/kernels.py
+
+clean:
+	rm -rf build dist $(VENV)
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "octuor: expected Python 3.11 or later, found $$($(PYTHON) --version 2>&1); name one with PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "octuor: $(PYTHON) has no venv module; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@printf '#include <bit>\nint main() { return static_cast<int>(std::bit_ceil(1u)) - 1; }\n' \
+	  | $(CXX) -std=c++20 -x c++ -o /dev/null - 2>/dev/null || { \
+	  echo "octuor: expected a C++20 compiler, '$(CXX)' is none; on Debian and Ubuntu: sudo apt install g++ (or set CXX)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.octuor: $(VENV)/.venv $(SOURCES)
+	$(call say,building the kernels and installing into $(VENV): a minute or two, once)
+	@$(BIN)/python -m pip install --quiet . >&2
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.octuor pyproject.toml
+	$(call say,installing what the tests need)
+	@$(BIN)/python -m pip install --quiet $(call extra,test) >&2
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.venv pyproject.toml
+	@$(BIN)/python -m pip install --quiet $(call extra,lint) >&2
+	@touch $@
+
+$(VENV)/.parity: $(VENV)/.octuor pyproject.toml
+	$(call say,installing PyTorch and transformers for the live comparison)
+	@$(BIN)/python -m pip install --quiet $(call extra,parity) >&2
+	@touch $@

@@ -1,0 +1,358 @@
+// octuor._native: checks arguments, releases the GIL, calls the kernels. No arithmetic here.
+//
+// A wrong dtype or layout is a TypeError from nanobind, for every array argument is .noconvert(); a wrong shape is
+// octuor's ShapeError, a number out of range its RequestError.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dispatch.h"
+#include "probe.h"
+#include "rope_table.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace octuor {
+namespace {
+
+template <class T, int N>
+using Input = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+template <class T, int N>
+using Output = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+using AnyInput = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using AnyOutput = nb::ndarray<nb::c_contig, nb::device::cpu>;
+
+[[noreturn]] void fail(const char* error, const std::string& message) {
+    nb::object type = nb::module_::import_("octuor.errors").attr(error);
+    PyErr_SetString(type.ptr(), message.c_str());
+    throw nb::python_error();
+}
+
+std::string text(const std::vector<int64_t>& shape) {
+    std::string s = "[";
+    for (size_t i = 0; i < shape.size(); i++) s += (i ? ", " : "") + std::to_string(shape[i]);
+    return s + "]";
+}
+
+template <class Array>
+std::vector<int64_t> shape_of(const Array& array) {
+    std::vector<int64_t> shape;
+    for (size_t i = 0; i < array.ndim(); i++) shape.push_back(int64_t(array.shape(i)));
+    return shape;
+}
+
+template <class Array>
+void expect_shape(const char* what, const Array& array, std::initializer_list<int64_t> expected) {
+    bool same = array.ndim() == expected.size();
+    size_t i = 0;
+    for (int64_t n : expected) same = same && int64_t(array.shape(i++)) == n;
+    if (!same) fail("ShapeError", std::string(what) + ": expected " + text(expected) + ", found " + text(shape_of(array)));
+}
+
+void expect_range(const char* what, const int32_t* values, int64_t n, int64_t end) {
+    for (int64_t i = 0; i < n; i++)
+        if (values[i] < 0 || values[i] >= end)
+            fail("RequestError", std::string(what) + ": expected numbers in 0.." + std::to_string(end - 1) + ", found " +
+                                     std::to_string(values[i]) + " at place " + std::to_string(i));
+}
+
+// A row of quant.FORMATS.
+struct FormatRow {
+    const char* name;
+    nb::dlpack::dtype dtype;
+    int64_t tile_bytes;  // 0: plain
+};
+constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(nb::dlpack::dtype_code::Float);
+const FormatRow FORMATS[] = {  // in the order of enum Format
+    {"f32", {FLOAT, 32, 1}, 0}, {"f16", {FLOAT, 16, 1}, 0},      {"bf16", {UINT, 16, 1}, 0},
+    {"q8", {UINT, 8, 1}, 16512}, {"q4", {UINT, 8, 1}, 8960},
+};
+constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
+
+Format find_format(const std::string& name) {
+    int i = 0;
+    for (const FormatRow& row : FORMATS) {
+        if (name == row.name) return Format(i);
+        i++;
+    }
+    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8 and q4; found " + name);
+}
+
+template <class Array>
+void expect_storage(const Array& data, Format format, int64_t out, int64_t in) {
+    const FormatRow& row = FORMATS[int(format)];
+    if (data.dtype() != row.dtype) fail("ShapeError", std::string("weight: wrong dtype for ") + row.name);
+    if (out < 1 || in < 1) fail("ShapeError", "weight: expected at least one row and input, found " + text({out, in}));
+    if (!row.tile_bytes) return expect_shape("weight", data, {out, in});
+    expect_shape("weight", data, {(out + TILE_ROWS - 1) / TILE_ROWS, (in + TILE_INPUTS - 1) / TILE_INPUTS, row.tile_bytes});
+}
+
+// A leaf: keeps the array alive, never copies it.
+struct Leaf {
+    AnyInput owner;
+    Matrix matrix;
+    Leaf(AnyInput data, int64_t out, int64_t in, const std::string& format)
+        : owner(data), matrix{data.data(), out, in, find_format(format)} {
+        expect_storage(data, matrix.format, out, in);
+    }
+};
+
+class Context {
+   public:
+    Context(const std::string& isa, int n_threads) : kernels_(find(isa)), pool_(checked(n_threads)) {}
+
+    int n_threads() const { return pool_.n_threads(); }
+
+    void embed(const Leaf& weight, Input<int32_t, 1> tokens, Output<float, 2> out) {
+        const int64_t n = int64_t(tokens.shape(0));
+        expect_shape("out", out, {n, weight.matrix.in});
+        expect_range("token ids", tokens.data(), n, weight.matrix.out);
+        call([&](Team*) { kernels_->embed(&weight.matrix, tokens.data(), n, out.data()); });
+    }
+
+    void rms_norm(Input<float, 2> x, Input<float, 1> weight, float eps, Output<float, 2> out) {
+        const int64_t n = int64_t(x.shape(0)), dim = int64_t(x.shape(1));
+        expect_shape("norm weight", weight, {dim});
+        expect_shape("out", out, {n, dim});
+        call([&](Team* team) { kernels_->rms_norm(team, x.data(), weight.data(), n, dim, eps, out.data()); });
+    }
+
+    void linear(Input<float, 2> x, const Leaf& weight, Output<float, 2> out) {
+        const int64_t n = int64_t(x.shape(0));
+        expect_shape("x", x, {n, weight.matrix.in});
+        expect_shape("out", out, {n, weight.matrix.out});
+        if (n) call([&](Team* team) { kernels_->linear(team, x.data(), n, &weight.matrix, out.data()); });
+    }
+
+    void rope(Input<float, 3> x, Input<int32_t, 1> positions, double theta, Output<float, 3> out) {
+        const int64_t n = int64_t(x.shape(0)), heads = int64_t(x.shape(1)), dim = int64_t(x.shape(2));
+        if (dim % 2) fail("ShapeError", "rope: expected an even head_dim, found " + std::to_string(dim));
+        expect_shape("positions", positions, {n});
+        expect_shape("out", out, {n, heads, dim});
+        call([&](Team*) {
+            rope_.prepare(positions.data(), n, dim, theta);
+            kernels_->rope(x.data(), rope_.cos.data(), rope_.sin.data(), n, heads, dim, out.data());
+        });
+    }
+
+    void attention(Input<float, 3> q, Input<float, 3> k, Input<float, 3> v, Input<int32_t, 1> positions,
+                   Input<int32_t, 1> starts, std::optional<int64_t> window, std::optional<AnyOutput> keys,
+                   std::optional<AnyOutput> values, std::optional<Input<int32_t, 2>> table, Output<float, 3> out) {
+        AttentionCall a = {};
+        a.q = q.data(), a.k = k.data(), a.v = v.data(), a.out = out.data();
+        a.n_tokens = int64_t(q.shape(0)), a.n_heads = int64_t(q.shape(1)), a.head_dim = int64_t(q.shape(2));
+        a.n_kv_heads = int64_t(k.shape(1));
+        a.positions = positions.data(), a.starts = starts.data();
+        if (starts.shape(0) < 1) fail("ShapeError", "starts: expected [B + 1], found [0]");
+        a.n_sequences = int64_t(starts.shape(0)) - 1;
+        a.window = window.value_or(0);
+        expect_shape("k", k, {a.n_tokens, a.n_kv_heads, a.head_dim});
+        expect_shape("v", v, {a.n_tokens, a.n_kv_heads, a.head_dim});
+        expect_shape("out", out, {a.n_tokens, a.n_heads, a.head_dim});
+        expect_shape("positions", positions, {a.n_tokens});
+        if (a.n_kv_heads < 1 || a.n_heads % a.n_kv_heads || a.head_dim < 1)
+            fail("ShapeError", "q: expected heads in a multiple of k's " + std::to_string(a.n_kv_heads) + ", found " +
+                                   std::to_string(a.n_heads));
+        if (window && *window < 1) fail("RequestError", "window: expected at least 1, found " + std::to_string(*window));
+        expect_starts(a);
+        if (keys) {
+            if (!values || !table) fail("ShapeError", "cache: expected keys, values and table together");
+            use_cache(a, *keys, *values, *table);
+        } else {
+            for (int64_t b = 0; b < a.n_sequences; b++)
+                expect_range("positions of a whole sequence", a.positions + a.starts[b], a.starts[b + 1] - a.starts[b],
+                             a.starts[b + 1] - a.starts[b]);
+        }
+        if (a.n_tokens) call([&](Team* team) { kernels_->attention(team, &a); });
+    }
+
+    void route(Input<float, 2> x, const Leaf& router, Output<int32_t, 2> experts, Output<float, 2> weights,
+               Output<float, 2> logits) {
+        const int64_t n = int64_t(x.shape(0)), n_chosen = int64_t(experts.shape(1)), n_experts = router.matrix.out;
+        if (n_chosen < 1 || n_chosen > n_experts)
+            fail("RequestError", "experts a token: expected 1.." + std::to_string(n_experts) + ", found " +
+                                     std::to_string(n_chosen));
+        expect_shape("x", x, {n, router.matrix.in});
+        expect_shape("experts", experts, {n, n_chosen});
+        expect_shape("weights", weights, {n, n_chosen});
+        expect_shape("logits", logits, {n, n_experts});
+        const RouteCall r = {logits.data(), n, n_experts, n_chosen, experts.data(), weights.data()};
+        if (!n) return;
+        call([&](Team* team) {
+            kernels_->linear(team, x.data(), n, &router.matrix, logits.data());
+            kernels_->route(&r);
+        });
+    }
+
+    void moe(Input<float, 2> x, Input<int32_t, 2> experts, Input<float, 2> weights, nb::sequence all, Output<float, 2> out) {
+        const int64_t n = int64_t(x.shape(0)), n_experts = int64_t(nb::len(all));
+        MoeCall m = {};
+        m.x = x.data(), m.out = out.data(), m.experts = experts.data(), m.weights = weights.data();
+        m.n_tokens = n, m.dim = int64_t(x.shape(1)), m.n_chosen = int64_t(experts.shape(1)), m.n_experts = n_experts;
+        expect_shape("weights", weights, {n, m.n_chosen});
+        expect_shape("experts", experts, {n, m.n_chosen});
+        expect_shape("out", out, {n, m.dim});
+        expect_range("experts", m.experts, n * m.n_chosen, n_experts);
+        if (!n) return;
+        std::vector<ExpertMatrices> matrices(size_t(n_experts), ExpertMatrices{});
+        std::vector<nb::object> used;  // alive until the call is over: a streamed expert may have no other owner
+        for (int64_t i = 0; i < n * m.n_chosen; i++) {
+            ExpertMatrices& at = matrices[size_t(m.experts[i])];
+            if (at.gate.data) continue;
+            nb::object expert = all[size_t(m.experts[i])];
+            at.gate = leaf(expert, "gate", used), at.up = leaf(expert, "up", used), at.down = leaf(expert, "down", used);
+            if (!m.hidden_dim) m.hidden_dim = at.gate.out;
+            expect_matrix("expert gate", at.gate, m.hidden_dim, m.dim);
+            expect_matrix("expert up", at.up, m.hidden_dim, m.dim);
+            expect_matrix("expert down", at.down, m.dim, m.hidden_dim);
+        }
+        m.matrices = matrices.data();
+        call([&](Team* team) { kernels_->moe(team, &m); });
+    }
+
+    int64_t quantize(const Leaf& from, const std::string& to, Output<uint8_t, 3> out) {
+        const Format format = find_format(to);
+        if (FORMATS[int(from.matrix.format)].tile_bytes || !FORMATS[int(format)].tile_bytes)
+            fail("FormatError", "quantize: expected f32, f16 or bf16 to q8 or q4, found " +
+                                    std::string(FORMATS[int(from.matrix.format)].name) + " to " + to);
+        expect_storage(out, format, from.matrix.out, from.matrix.in);
+        int64_t bad = -1;
+        call([&](Team* team) { bad = kernels_->quantize(team, &from.matrix, format, out.data()); });
+        return bad;
+    }
+
+    double read_bandwidth(int64_t n_bytes) {
+        double rate = 0;
+        call([&](Team* team) { rate = octuor::read_bandwidth(team, size_t(n_bytes)); });
+        return rate;
+    }
+
+   private:
+    static int checked(int n_threads) {
+        if (n_threads < 1 || n_threads > 1024)
+            fail("BackendError", "threads: expected 1..1024, found " + std::to_string(n_threads));
+        return n_threads;
+    }
+
+    static const Kernels* find(const std::string& isa) {
+        std::string here;
+        for (const Implementation& i : implementations()) {
+            if (!i.supported()) continue;
+            if (isa == i.name) return i.kernels;
+            here += (here.empty() ? "" : ", ") + std::string(i.name);
+        }
+        fail("BackendError", "instruction set: this machine has " + here + "; found " + isa);
+    }
+
+    static void expect_starts(const AttentionCall& a) {
+        int64_t before = 0;
+        for (int64_t b = 0; b <= a.n_sequences; b++) {
+            if (a.starts[b] < before || (b == 0 && a.starts[0] != 0) || a.starts[b] > a.n_tokens)
+                fail("ShapeError", "starts: expected rising from 0 to " + std::to_string(a.n_tokens) + ", found " +
+                                       std::to_string(a.starts[b]) + " at place " + std::to_string(b));
+            before = a.starts[b];
+        }
+        if (before != a.n_tokens)
+            fail("ShapeError", "starts: expected to end at " + std::to_string(a.n_tokens) + ", found " +
+                                   std::to_string(before));
+    }
+
+    static void use_cache(AttentionCall& a, const AnyOutput& keys, const AnyOutput& values, Input<int32_t, 2> table) {
+        if (keys.ndim() != 4) fail("ShapeError", "cache: expected [n_pages, K, P, C], found " + text(shape_of(keys)));
+        const int64_t n_pages = int64_t(keys.shape(0));
+        a.page_size = int64_t(keys.shape(2));
+        expect_shape("cached keys", keys, {n_pages, a.n_kv_heads, a.page_size, a.head_dim});
+        expect_shape("cached values", values, {n_pages, a.n_kv_heads, a.page_size, a.head_dim});
+        if (keys.dtype() != values.dtype() || (keys.dtype() != FORMATS[0].dtype && keys.dtype() != FORMATS[1].dtype))
+            fail("ShapeError", "cache: expected keys and values in float32 or float16");
+        a.cache_is_f16 = keys.dtype() == FORMATS[1].dtype;
+        a.keys = keys.data(), a.values = values.data();
+        a.table_width = int64_t(table.shape(1));
+        a.table = table.data();
+        expect_shape("page table", table, {a.n_sequences, a.table_width});
+        for (int64_t b = 0; b < a.n_sequences; b++) {
+            const int64_t n = a.starts[b + 1] - a.starts[b];
+            if (!n) continue;
+            const int32_t* positions = a.positions + a.starts[b];
+            expect_range("positions", positions, n, a.table_width * a.page_size);
+            int64_t first = positions[0], last = positions[0];
+            for (int64_t t = 0; t < n; t++) first = std::min<int64_t>(first, positions[t]), last = std::max<int64_t>(last, positions[t]);
+            first = a.window ? std::max<int64_t>(first - a.window + 1, 0) : 0;
+            const int64_t page = first / a.page_size;  // entries before it are stale and never read
+            expect_range("cache pages", a.table + b * a.table_width + page, last / a.page_size - page + 1, n_pages);
+        }
+    }
+
+    static Matrix leaf(const nb::object& expert, const char* part, std::vector<nb::object>& used) {
+        used.push_back(expert.attr(part));
+        const Leaf* found = nullptr;
+        if (!nb::try_cast(used.back(), found) || !found)
+            fail("ShapeError", std::string("expert ") + part + ": expected a matrix that NativeOps.put made");
+        return found->matrix;
+    }
+
+    static void expect_matrix(const char* what, const Matrix& m, int64_t out, int64_t in) {
+        if (m.out != out || m.in != in)
+            fail("ShapeError", std::string(what) + ": expected " + text({out, in}) + ", found " + text({m.out, m.in}));
+    }
+
+    template <class F>
+    void call(F f) {
+        nb::gil_scoped_release released;
+        std::lock_guard<std::mutex> held(pool_.mutex);
+        f(pool_.team());
+    }
+
+    const Kernels* kernels_;
+    Pool pool_;
+    RopeTable rope_;
+};
+
+}  // namespace
+}  // namespace octuor
+
+NB_MODULE(_native, m) {
+    using namespace octuor;
+    m.doc() = "Kernels of octuor.ops.native; see native/kernels.h.";
+    nb::class_<Leaf>(m, "Matrix")
+        .def(nb::init<AnyInput, int64_t, int64_t, const std::string&>(), nb::arg("data").noconvert(), "out"_a, "inputs"_a,
+             "format"_a)
+        .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
+        .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });
+    nb::class_<Context>(m, "Context")
+        .def(nb::init<const std::string&, int>(), "isa"_a, "n_threads"_a)
+        .def_prop_ro("n_threads", &Context::n_threads)
+        .def("embed", &Context::embed, "weight"_a, nb::arg("tokens").noconvert(), nb::arg("out").noconvert())
+        .def("rms_norm", &Context::rms_norm, nb::arg("x").noconvert(), nb::arg("weight").noconvert(), "eps"_a,
+             nb::arg("out").noconvert())
+        .def("linear", &Context::linear, nb::arg("x").noconvert(), "weight"_a, nb::arg("out").noconvert())
+        .def("rope", &Context::rope, nb::arg("x").noconvert(), nb::arg("positions").noconvert(), "theta"_a,
+             nb::arg("out").noconvert())
+        .def("attention", &Context::attention, nb::arg("q").noconvert(), nb::arg("k").noconvert(),
+             nb::arg("v").noconvert(), nb::arg("positions").noconvert(), nb::arg("starts").noconvert(),
+             "window"_a.none(), nb::arg("keys").noconvert().none(), nb::arg("values").noconvert().none(),
+             nb::arg("table").noconvert().none(), nb::arg("out").noconvert())
+        .def("route", &Context::route, nb::arg("x").noconvert(), "router"_a, nb::arg("experts").noconvert(),
+             nb::arg("weights").noconvert(), nb::arg("logits").noconvert())
+        .def("moe", &Context::moe, nb::arg("x").noconvert(), nb::arg("experts").noconvert(),
+             nb::arg("weights").noconvert(), "all_experts"_a, nb::arg("out").noconvert())
+        .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("out").noconvert())
+        .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a);
+    m.def("implementations", [] {
+        std::vector<std::tuple<std::string, bool>> list;
+        for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());
+        return list;
+    });
+    m.def("usable_cpus", usable_cpus);
+    m.def("cpu_name", cpu_name);
+    m.def("cpu_features", cpu_features);
+}

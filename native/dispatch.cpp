@@ -1,0 +1,137 @@
+#include "dispatch.h"
+
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#else
+#include <fstream>
+#endif
+
+namespace octuor {
+
+namespace scalar {
+extern const Kernels kernels;
+}
+
+#if defined(__x86_64__)
+
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+namespace avx512vnni {
+extern const Kernels kernels;
+}
+
+namespace {
+
+enum Register { EAX, EBX, ECX, EDX };
+
+struct Leaf {
+    uint32_t registers[4] = {};
+    Leaf(uint32_t leaf, uint32_t subleaf) {
+        uint32_t* r = registers;
+        if (!__get_cpuid_count(leaf, subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX])) std::memset(r, 0, sizeof registers);
+    }
+    bool bit(Register which, int n) const { return registers[which] >> n & 1; }
+};
+
+// Register state that the operating system saves: bits 1 and 2 for AVX, 5 to 7 for AVX-512.
+uint64_t saved_state() {
+    if (!Leaf(1, 0).bit(ECX, 27)) return 0;
+    uint32_t low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return uint64_t(high) << 32 | low;
+}
+bool saves(uint64_t bits) { return (saved_state() & bits) == bits; }
+
+struct Feature {
+    const char* name;
+    bool (*present)();
+};
+
+// Bits: Intel SDM volume 2A, CPUID.
+const Feature features[] = {
+    {"sse4.2", [] { return Leaf(1, 0).bit(ECX, 20) && Leaf(1, 0).bit(ECX, 23); }},  // with popcnt
+    {"f16c", [] { return Leaf(1, 0).bit(ECX, 29) && saves(0x6); }},
+    {"fma", [] { return Leaf(1, 0).bit(ECX, 12) && saves(0x6); }},
+    {"avx2", [] { return Leaf(7, 0).bit(EBX, 5) && saves(0x6); }},
+    {"avx512f", [] { return Leaf(7, 0).bit(EBX, 16) && saves(0xe6); }},
+    {"avx512bw", [] { return Leaf(7, 0).bit(EBX, 30) && saves(0xe6); }},
+    {"avx512dq", [] { return Leaf(7, 0).bit(EBX, 17) && saves(0xe6); }},
+    {"avx512vl", [] { return Leaf(7, 0).bit(EBX, 31) && saves(0xe6); }},
+    {"avx512vnni", [] { return Leaf(7, 0).bit(ECX, 11) && saves(0xe6); }},
+    {"avx512bf16", [] { return Leaf(7, 1).bit(EAX, 5) && saves(0xe6); }},
+    {"avxvnni", [] { return Leaf(7, 1).bit(EAX, 4) && saves(0x6); }},
+    {"amx-int8", [] { return Leaf(7, 0).bit(EDX, 25) && saves(0x60000); }},
+};
+
+bool has(std::initializer_list<const char*> names) {
+    for (const char* name : names) {
+        bool found = false;
+        for (const Feature& feature : features)
+            if (!std::strcmp(feature.name, name)) found = feature.present();
+        if (!found) return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+const std::vector<Implementation>& implementations() {
+    // The features are what CMakeLists.txt compiles each with.
+    static const std::vector<Implementation> all = {
+        {"scalar", [] { return has({"sse4.2"}); }, &scalar::kernels},
+        {"avx2", [] { return has({"sse4.2", "avx2", "fma", "f16c"}); }, &avx2::kernels},
+        {"avx512",
+         [] { return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}); },
+         &avx512::kernels},
+        {"avx512vnni",
+         [] {
+             return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"});
+         },
+         &avx512vnni::kernels},
+    };
+    return all;
+}
+
+std::string cpu_name() {
+    char name[49] = {};
+    for (uint32_t i = 0; i < 3; i++) {
+        Leaf part(0x80000002 + i, 0);
+        std::memcpy(name + 16 * i, part.registers, 16);
+    }
+    std::string text = name;
+    const size_t last = text.find_last_not_of(' ');
+    return last == std::string::npos ? "unknown" : text.substr(0, last + 1);
+}
+
+std::vector<std::string> cpu_features() {
+    std::vector<std::string> found;
+    for (const Feature& feature : features)
+        if (feature.present()) found.emplace_back(feature.name);
+    return found;
+}
+
+#else
+
+const std::vector<Implementation>& implementations() {
+    static const std::vector<Implementation> all = {{"scalar", [] { return true; }, &scalar::kernels}};
+    return all;
+}
+
+std::string cpu_name() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);)
+        if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+    return "unknown";
+}
+
+std::vector<std::string> cpu_features() { return {}; }
+
+#endif
+
+}  // namespace octuor

@@ -1,0 +1,29 @@
+// The kernels of one instruction set. CMake compiles this file once for each, with OCTUOR_ISA naming the namespace
+// and that set's own flags. Nothing here may use templates or inline functions of the standard library: the linker
+// keeps one copy of those for all files, and it could be one that the machine cannot run.
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#include "vec_avx512.h"
+#elif defined(__AVX2__)
+#include "vec_avx2.h"
+#else
+#include "vec_scalar.h"
+#endif
+
+#include "formats.h"
+// The order matters: attention uses linear's register blocks.
+#include "kernels_linear.h"
+#include "kernels_attention.h"
+#include "kernels_moe.h"
+#include "kernels_quantize.h"
+
+namespace octuor::OCTUOR_ISA {
+
+extern const Kernels kernels;
+const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, quantize};
+
+}  // namespace octuor::OCTUOR_ISA

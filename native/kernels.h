@@ -1,0 +1,107 @@
+// The operations of a forward pass as a table of functions, one table per instruction set.
+//
+// SHAPES
+//   T tokens, D dim, H query heads, K kv heads, C head_dim, E experts, A experts a token, F hidden_dim.
+//   x [T, D], weights [out, in], q and out [T, H, C], k and v [T, K, C], all float32 and contiguous.
+//   Weights are in one of the formats below; cached keys and values [n_pages, K, P, C] are f16 or f32.
+//
+// DEFINITION (src/octuor/ops/reference.py in C)
+//   embed      out[t, :] = weight[tokens[t], :]
+//   rms_norm   out[t, :] = x[t, :] / sqrt(mean(x[t, :]^2) + eps) * weight
+//   linear     out[t, o] = sum_i x[t, i] * weight[o, i]
+//   rope       (a, b) = x[t, h, (i, i + C/2)];  a' = a cos - b sin;  b' = b cos + a sin
+//   attention  for each token t of sequence b, head h, with kv head j = h / (H/K):
+//                for s in max(0, p - window + 1) .. p:  w[s] = q[t, h] . key[b, s, j] / sqrt(C)
+//                out[t, h] = sum_s softmax(w)[s] * value[b, s, j]
+//   route      the A largest logits of each row, ties to the lower index; weights = softmax of those
+//   moe        for each token t and rank a, with e = experts[t, a]:
+//                hidden[f] = silu(sum_i gate[e][f, i] x[t, i]) * sum_i up[e][f, i] x[t, i]
+//                out[t, o] += weights[t, a] * sum_f down[e][o, f] hidden[f]
+//
+// REGULARITIES
+//   T may be 0 and is 1 when decoding; every other extent is at least 1 and may be odd.
+//   C is even. H is a multiple of K. Nothing is a multiple of a vector width.
+//   Tiled weights (q8, q4) are padded with zeros to 64 rows x 256 inputs; rows beyond `out` are never written.
+//   With a tiled weight the inputs are rounded to int8 per token and 256 inputs, as quantize_activations does.
+//   Expert numbers, token ids and page numbers have been checked by the caller.
+//   Results do not depend on the number of threads.
+//
+// EXAMPLE (Mixtral 8x7B decoding one token)
+//   T 1, D 4096, H 32, K 8, C 128, E 8, A 2, F 14336: gate and up are 224 x 16 tiles, down 64 x 56.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace octuor {
+
+enum class Format : int32_t { f32, f16, bf16, q8, q4 };
+
+// A weight [out, in]; data is format.storage_shape of the Python side, 2-byte aligned or better.
+struct Matrix {
+    const void* data;
+    int64_t out, in;
+    Format format;
+};
+
+// Who shares the work of one call, and memory that stays between calls. Only one call uses it at a time.
+struct Team {
+    void* self;
+    int n_threads;
+    // Calls task(context, i, thread) for i in [0, n), thread in [0, n_threads), and returns when all are done.
+    void (*run)(Team* team, int64_t n, void (*task)(void* context, int64_t i, int thread), void* context);
+    // Memory of at least n bytes, aligned to 64, contents undefined; the same slot again replaces it.
+    void* (*scratch)(Team* team, int slot, size_t n);
+};
+
+struct AttentionCall {
+    const float *q, *k, *v;  // [T, H, C], [T, K, C], [T, K, C]
+    float* out;              // [T, H, C]
+    int64_t n_tokens, n_heads, n_kv_heads, head_dim;
+    const int32_t* positions;  // [T]
+    const int32_t* starts;     // [B + 1]
+    int64_t n_sequences;
+    int64_t window;  // 0: none
+    // The cache of this layer; keys null: sequences are whole in this call, positions count from 0.
+    void *keys, *values;  // [n_pages, K, P, C]
+    bool cache_is_f16;
+    int64_t page_size, table_width;
+    const int32_t* table;  // [B, table_width]
+};
+
+struct ExpertMatrices {
+    Matrix gate, up, down;  // [F, D], [F, D], [D, F]; data null where no token has chosen the expert
+};
+
+struct MoeCall {
+    const float* x;  // [T, D]
+    float* out;      // [T, D]
+    int64_t n_tokens, dim, hidden_dim;
+    const int32_t* experts;  // [T, A]
+    const float* weights;    // [T, A]
+    int64_t n_chosen, n_experts;
+    const ExpertMatrices* matrices;  // [E]
+};
+
+struct RouteCall {
+    const float* logits;  // [T, E]
+    int64_t n_tokens, n_experts, n_chosen;
+    int32_t* experts;  // [T, A]
+    float* weights;    // [T, A]
+};
+
+struct Kernels {
+    void (*embed)(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out);
+    void (*rms_norm)(Team*, const float* x, const float* weight, int64_t n_tokens, int64_t dim, float eps, float* out);
+    void (*linear)(Team*, const float* x, int64_t n_tokens, const Matrix* weight, float* out);
+    // cos and sin are [T, C/2].
+    void (*rope)(const float* x, const float* cos, const float* sin, int64_t n_tokens, int64_t n_heads,
+                 int64_t head_dim, float* out);
+    void (*attention)(Team*, const AttentionCall*);
+    void (*route)(const RouteCall*);
+    void (*moe)(Team*, const MoeCall*);
+    // Plain matrix to q8 or q4 storage. Returns -1, or the least row that holds a number that is not finite.
+    int64_t (*quantize)(Team*, const Matrix* from, Format to, uint8_t* storage);
+};
+
+}  // namespace octuor

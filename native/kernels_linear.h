@@ -1,0 +1,258 @@
+// Products with weights: linear, embed, and what prepares their inputs.
+//
+// Everything is built on `product`: 64 rows of a weight times some tokens, into acc [tokens][64]. It is the one
+// place that knows the formats; linear and moe decide which rows meet which tokens on which thread.
+#pragma once
+
+namespace octuor::OCTUOR_ISA {
+
+constexpr int64_t TOKEN_BLOCK = 128;  // tokens that share one pass over 64 rows: their int8 inputs stay in L2
+constexpr int64_t FEW_TOKENS = 8;     // up to here a tile is read as stored; above, unpacking it pays
+constexpr int64_t SMALL_WORK = 1 << 16;  // weights; below this the threads' wake-up costs more than they save
+enum Scratch { INPUTS_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
+
+static inline bool is_tiled(Format format) { return format == Format::q8 || format == Format::q4; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Runs f(i, thread) for i in [0, n): on the team, or here when it is not worth their while.
+template <class F>
+static inline void parallel(Team* team, int64_t n, bool small, F f) {
+    if (n == 1 || small) {
+        for (int64_t i = 0; i < n; i++) f(i, 0);
+        return;
+    }
+    team->run(team, n, [](void* context, int64_t i, int thread) { (*static_cast<F*>(context))(i, thread); }, &f);
+}
+
+// Memory for each thread: thread i's begins at i times n bytes.
+static inline uint8_t* thread_scratch(Team* team, size_t n) {
+    return static_cast<uint8_t*>(team->scratch(team, THREAD_SLOT, n * size_t(team->n_threads)));
+}
+
+// Rounds n (1 to 256) inputs as quantize_activations does.
+static inline void round_inputs(const float* x, int64_t n, Activations* to) {
+    alignas(64) float padded[INPUTS] = {};
+    if (n < INPUTS) {
+        memcpy(padded, x, size_t(n) * sizeof(float));
+        x = padded;
+    }
+    I32 magnitude = set1_i(0);
+    for (int64_t i = 0; i < INPUTS; i += W) magnitude = max_magnitude(magnitude, load(x + i));
+    const int32_t bits = largest_i(magnitude);
+    float largest_input;
+    memcpy(&largest_input, &bits, 4);
+    to->scale = largest_input / 127.0f;
+    float inverse = 1.0f / to->scale;
+    if (!(inverse <= 3.402823466e38f)) inverse = 0.0f;
+    for (int64_t i = 0; i < INPUTS; i += W)
+        store_i8(to->codes + i, min(max(mul(load(x + i), set1(inverse)), set1(-127.0f)), set1(127.0f)));
+    int32_t all = 0;
+    for (int64_t g = 0; g < GROUPS; g++) {
+        int32_t group = 0;
+        for (int64_t i = 0; i < GROUP; i++) group += to->codes[g * GROUP + i];
+        to->group_starts[g] = group_start(-8 * group);
+        all += group;
+    }
+    to->exact_start = exact_start(all);
+}
+
+// The inputs of a product: n tokens of width floats, and the same rounded where a tiled weight asks for it.
+struct Tokens {
+    const float* plain;        // [n, width]
+    const Activations* tiled;  // [ceil(width / 256), n]; null: no tiled weight
+    int64_t n, width;
+};
+
+static Activations* round_tokens(Team* team, const float* x, int64_t n, int64_t width) {
+    const int64_t blocks = ceil_div(width, INPUTS);
+    auto* to = static_cast<Activations*>(team->scratch(team, INPUTS_SLOT, size_t(n * blocks) * sizeof(Activations)));
+    parallel(team, n, n * width < SMALL_WORK, [=](int64_t t, int) {
+        for (int64_t b = 0; b < blocks; b++)
+            round_inputs(x + t * width + b * INPUTS, least(INPUTS, width - b * INPUTS), to + b * n + t);
+    });
+    return to;
+}
+
+// Some tokens of a Tokens: n of them from first on, or through a list of their numbers.
+struct Chosen {
+    const int32_t* list;  // null: the tokens are first, first + 1, ...
+    int64_t first, n;
+    int64_t operator[](int64_t i) const { return list ? list[first + i] : first + i; }
+    Chosen part(int64_t from, int64_t size) const { return {list, first + from, size}; }
+};
+
+// out[r * stride + t] (+)= a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs.
+template <int R, int N, class T>
+static inline void dots(const T* const* a, const float* const* b, int64_t n, float (&out)[R][N]) {
+    F32 sums[R][N];
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < N; t++) sums[r][t] = set1(0.0f);
+    int64_t i = 0;
+    for (; i + W <= n; i += W) {
+        F32 inputs[N];
+        for (int t = 0; t < N; t++) inputs[t] = load(b[t] + i);
+        for (int r = 0; r < R; r++) {
+            F32 weights = load(a[r] + i);
+            for (int t = 0; t < N; t++) sums[r][t] = fma(weights, inputs[t], sums[r][t]);
+        }
+    }
+    if (i < n)
+        for (int r = 0; r < R; r++)
+            for (int t = 0; t < N; t++) sums[r][t] = fma(load_n(a[r] + i, n - i), load_n(b[t] + i, n - i), sums[r][t]);
+    for (int r = 0; r < R; r++)
+        for (int t = 0; t < N; t++) out[r][t] = sum(sums[r][t]);
+}
+
+// R rows of n inputs times all chosen tokens: acc[t * 64 + r] += ...
+template <int R, class T>
+static inline void plain_rows(const T* const* rows, const float* x, int64_t width, Chosen tokens, int64_t n, float* acc) {
+    constexpr int N = TOKENS_AT_ONCE;
+    int64_t t = 0;
+    for (; t + N <= tokens.n; t += N) {
+        const float* inputs[N];
+        for (int i = 0; i < N; i++) inputs[i] = x + tokens[t + i] * width;
+        float out[R][N];
+        dots<R, N>(rows, inputs, n, out);
+        for (int i = 0; i < N; i++)
+            for (int r = 0; r < R; r++) acc[(t + i) * ROWS + r] += out[r][i];
+    }
+    for (; t < tokens.n; t++) {
+        const float* inputs[1] = {x + tokens[t] * width};
+        float out[R][1];
+        dots<R, 1>(rows, inputs, n, out);
+        for (int r = 0; r < R; r++) acc[t * ROWS + r] += out[r][0];
+    }
+}
+
+template <class T>
+static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, Chosen tokens, float* acc) {
+    constexpr int R = ROWS_AT_ONCE;
+    constexpr int64_t PANEL = 1024;  // inputs of R rows that stay in L1 while all tokens pass
+    const int64_t n_rows = least(ROWS, w.out - first_row);
+    const int64_t panel = tokens.n > TOKENS_AT_ONCE ? PANEL : w.in;
+    for (int64_t from = 0; from < w.in; from += panel) {
+        const int64_t n = least(panel, w.in - from);
+        const T* base = static_cast<const T*>(w.data) + first_row * w.in + from;
+        int64_t r = 0;
+        for (; r + R <= n_rows; r += R) {
+            const T* rows[R];
+            for (int i = 0; i < R; i++) rows[i] = base + (r + i) * w.in;
+            plain_rows<R>(rows, x.plain + from, x.width, tokens, n, acc + r);
+        }
+        for (; r < n_rows; r++) {
+            const T* rows[1] = {base + r * w.in};
+            plain_rows<1>(rows, x.plain + from, x.width, tokens, n, acc + r);
+        }
+    }
+}
+
+template <class F>
+static inline void by_token_count(int64_t n, F f) {
+    // f.template operator()<N>(t) for tokens t to t + N
+    int64_t t = 0;
+    for (; t + 4 <= n; t += 4) f.template operator()<4>(t);
+    if (n - t == 3) f.template operator()<3>(t);
+    if (n - t == 2) f.template operator()<2>(t);
+    if (n - t == 1) f.template operator()<1>(t);
+}
+
+// then: what this thread reads next, fetched while the last tile is worked on; may be null.
+template <class Tile>
+static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, Chosen tokens, float* acc,
+                          const uint8_t* then) {
+    alignas(64) uint8_t unpacked[ROWS * INPUTS];
+    const int64_t blocks = ceil_div(w.in, INPUTS);
+    const uint8_t* tile = static_cast<const uint8_t*>(w.data) + first_row / ROWS * blocks * Tile::BYTES;
+    const bool unpack = UNPACKS_TILES && tokens.n > FEW_TOKENS;
+    for (int64_t b = 0; b < blocks; b++, tile += Tile::BYTES) {
+        Ahead ahead = {b + 1 < blocks ? tile + Tile::BYTES : then};
+        const Activations* column = x.tiled + b * x.n;
+        int lines = 0;
+        if (unpack) {
+            Tile::unpack(tile, unpacked);
+            lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, 4) * QUADS));
+        }
+        by_token_count(tokens.n, [&]<int N>(int64_t t) {
+            const Activations* inputs[N];
+            for (int i = 0; i < N; i++) inputs[i] = column + tokens[t + i];
+            if (unpack) {
+                exact_tile<N, false>(unpacked, tile, inputs, acc + t * ROWS, ahead, lines);
+                if (ahead.at) ahead.at += lines * QUADS * LINE;
+            } else {
+                Tile::template dot<N>(tile, inputs, acc + t * ROWS, ahead);
+                ahead.at = nullptr;
+            }
+        });
+    }
+}
+
+// acc [n][64] = rows first_row to first_row + 64 (a multiple of 64) times the chosen tokens; rows beyond w.out
+// leave anything there.
+static void product(const Matrix& w, int64_t first_row, const Tokens& x, Chosen tokens, float* acc,
+                    const uint8_t* then = nullptr) {
+    memset(acc, 0, size_t(tokens.n * ROWS) * sizeof(float));
+    switch (w.format) {
+        case Format::f32: return plain_product<float>(w, first_row, x, tokens, acc);
+        case Format::f16: return plain_product<f16>(w, first_row, x, tokens, acc);
+        case Format::bf16: return plain_product<bf16>(w, first_row, x, tokens, acc);
+        case Format::q8: return tiled_product<Q8>(w, first_row, x, tokens, acc, then);
+        case Format::q4: return tiled_product<Q4>(w, first_row, x, tokens, acc, then);
+    }
+}
+
+// Where rows from first_row on begin.
+static inline const uint8_t* row_address(const Matrix& w, int64_t first_row) {
+    const int64_t tiles = first_row / ROWS * ceil_div(w.in, INPUTS);
+    int64_t bytes = 0;
+    switch (w.format) {
+        case Format::f32: bytes = first_row * w.in * 4; break;
+        case Format::f16:
+        case Format::bf16: bytes = first_row * w.in * 2; break;
+        case Format::q8: bytes = tiles * Q8::BYTES; break;
+        case Format::q4: bytes = tiles * Q4::BYTES; break;
+    }
+    return static_cast<const uint8_t*>(w.data) + bytes;
+}
+
+static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* weight, float* out) {
+    const Matrix w = *weight;
+    const Tokens tokens = {x, is_tiled(w.format) ? round_tokens(team, x, n_tokens, w.in) : nullptr, n_tokens, w.in};
+    const int64_t row_tiles = ceil_div(w.out, ROWS), token_blocks = ceil_div(n_tokens, TOKEN_BLOCK);
+    // A task is a run of row tiles, one linear stream; some for each thread, so that a late one costs little.
+    const int64_t run = token_blocks > 1 ? 1 : 1 + row_tiles / (8 * team->n_threads + 1);
+    const int64_t runs = ceil_div(row_tiles, run);
+    float* all_acc = reinterpret_cast<float*>(thread_scratch(team, size_t(TOKEN_BLOCK * ROWS) * sizeof(float)));
+    parallel(team, runs * token_blocks, w.out * w.in * n_tokens < SMALL_WORK, [=](int64_t i, int thread) {
+        float* acc = all_acc + thread * TOKEN_BLOCK * ROWS;
+        const int64_t first = i % token_blocks * TOKEN_BLOCK, n = least(TOKEN_BLOCK, n_tokens - first);
+        const int64_t end = least(row_tiles, (i / token_blocks + 1) * run);
+        for (int64_t tile = i / token_blocks * run; tile < end; tile++) {
+            const int64_t row = tile * ROWS;
+            product(w, row, tokens, {nullptr, first, n}, acc, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
+            for (int64_t t = 0; t < n; t++)
+                memcpy(out + (first + t) * w.out + row, acc + t * ROWS, size_t(least(ROWS, w.out - row)) * sizeof(float));
+        }
+    });
+}
+
+static void embed(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out) {
+    const Matrix& w = *weight;
+    for (int64_t t = 0; t < n_tokens; t++)
+        for (int64_t i = 0; i < w.in; i++) {
+            const int64_t row = tokens[t], at = row * w.in + i;
+            const int64_t tile = row / ROWS * ceil_div(w.in, INPUTS) + i / INPUTS;
+            const auto* bytes = static_cast<const uint8_t*>(w.data);
+            float value = 0;
+            switch (w.format) {
+                case Format::f32: value = static_cast<const float*>(w.data)[at]; break;
+                case Format::f16: value = widen(static_cast<const f16*>(w.data)[at]); break;
+                case Format::bf16: value = widen(static_cast<const bf16*>(w.data)[at]); break;
+                case Format::q8: value = Q8::at(bytes + tile * Q8::BYTES, row % ROWS, i % INPUTS); break;
+                case Format::q4: value = Q4::at(bytes + tile * Q4::BYTES, row % ROWS, i % INPUTS); break;
+            }
+            out[t * w.in + i] = value;
+        }
+}
+
+}  // namespace octuor::OCTUOR_ISA

@@ -1,0 +1,140 @@
+// The experts: route, and the two passes of moe over `product`.
+#pragma once
+
+namespace octuor::OCTUOR_ISA {
+
+// The tokens of each expert, one expert after the other.
+struct Groups {
+    int32_t *starts, *used;  // [E + 1], [n_used]: expert e has entries starts[e] to starts[e + 1]
+    int32_t* tokens;         // [T * A]
+    float* weights;          // [T * A]
+    int64_t n_used, most;    // most: the largest group
+};
+
+static Groups group_tokens(Team* team, const MoeCall& call) {
+    const int64_t n = call.n_tokens * call.n_chosen, n_experts = call.n_experts;
+    auto* memory = static_cast<int32_t*>(team->scratch(team, LIST_SLOT, size_t(2 * n_experts + 1 + 2 * n) * 4));
+    Groups groups = {memory, memory + n_experts + 1, memory + 2 * n_experts + 1, nullptr, 0, 0};
+    groups.weights = reinterpret_cast<float*>(groups.tokens + n);
+    int32_t entry = 0;
+    for (int32_t e = 0; e < n_experts; e++) {
+        groups.starts[e] = entry;
+        for (int64_t i = 0; i < n; i++)
+            if (call.experts[i] == e) {
+                groups.tokens[entry] = int32_t(i / call.n_chosen);
+                groups.weights[entry++] = call.weights[i];
+            }
+        if (entry == groups.starts[e]) continue;
+        groups.used[groups.n_used++] = e;
+        if (entry - groups.starts[e] > groups.most) groups.most = entry - groups.starts[e];
+    }
+    groups.starts[n_experts] = entry;
+    return groups;
+}
+
+// x * sigmoid(x) * up
+static inline F32 swiglu(F32 x, F32 up) { return mul(div(x, add(set1(1.0f), exp(sub(set1(0.0f), x)))), up); }
+
+// All tokens of the call at once: gate, up and SwiGLU in one pass over F, then down in one over D.
+static void moe_pass(Team* team, const MoeCall& call) {
+    const int64_t d = call.dim, f = call.hidden_dim, n = call.n_tokens * call.n_chosen;
+    const Groups groups = group_tokens(team, call);
+    bool inputs_tiled = false, hidden_tiled = false, hidden_plain = false;
+    for (int64_t u = 0; u < groups.n_used; u++) {
+        const ExpertMatrices& m = call.matrices[groups.used[u]];
+        inputs_tiled |= is_tiled(m.gate.format) || is_tiled(m.up.format);
+        (is_tiled(m.down.format) ? hidden_tiled : hidden_plain) = true;
+    }
+    const Tokens x = {call.x, inputs_tiled ? round_tokens(team, call.x, call.n_tokens, d) : nullptr, call.n_tokens, d};
+    const int64_t f_blocks = ceil_div(f, INPUTS), token_blocks = ceil_div(groups.most, TOKEN_BLOCK);
+    float* plain = nullptr;
+    Activations* tiled = nullptr;
+    if (hidden_plain) plain = static_cast<float*>(team->scratch(team, HIDDEN_PLAIN_SLOT, size_t(n * f) * sizeof(float)));
+    if (hidden_tiled)
+        tiled = static_cast<Activations*>(
+            team->scratch(team, HIDDEN_TILED_SLOT, size_t(n * f_blocks) * sizeof(Activations)));
+    const bool small = n * d * f < SMALL_WORK;
+    constexpr int64_t ACC = TOKEN_BLOCK * ROWS, HIDDEN = TOKEN_BLOCK * INPUTS;
+    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(2 * ACC + HIDDEN) * sizeof(float)));
+
+    parallel(team, groups.n_used * f_blocks * token_blocks, small, [=](int64_t i, int thread) {
+        float *gates = memory + thread * (2 * ACC + HIDDEN), *ups = gates + ACC, *hidden = ups + ACC;
+        const int32_t e = groups.used[i / (f_blocks * token_blocks)];
+        const int64_t block = i / token_blocks % f_blocks, first = groups.starts[e] + i % token_blocks * TOKEN_BLOCK;
+        const int64_t n_here = least(TOKEN_BLOCK, groups.starts[e + 1] - first);
+        if (n_here <= 0) return;
+        const ExpertMatrices& m = call.matrices[e];
+        const int64_t width = least(INPUTS, f - block * INPUTS);
+        for (int64_t from = 0; from < width; from += ROWS) {
+            const int64_t row = block * INPUTS + from;
+            const Chosen chosen = {groups.tokens, first, n_here};
+            product(m.gate, row, x, chosen, gates, row_address(m.up, row));
+            product(m.up, row, x, chosen, ups, from + ROWS < width ? row_address(m.gate, row + ROWS) : nullptr);
+            for (int64_t t = 0; t < n_here; t++)
+                for (int64_t r = 0; r < ROWS; r += W)
+                    store(hidden + t * INPUTS + from + r, swiglu(load(gates + t * ROWS + r), load(ups + t * ROWS + r)));
+        }
+        for (int64_t t = 0; t < n_here; t++) {
+            const float* row = hidden + t * INPUTS;
+            if (is_tiled(m.down.format)) round_inputs(row, width, tiled + block * n + first + t);
+            else memcpy(plain + (first + t) * f + block * INPUTS, row, size_t(width) * sizeof(float));
+        }
+    });
+
+    const Tokens hidden = {plain, tiled, n, f};
+    parallel(team, ceil_div(d, ROWS), small, [=](int64_t i, int thread) {
+        float* acc = memory + thread * (2 * ACC + HIDDEN);
+        const int64_t row = i * ROWS, n_rows = least(ROWS, d - row);
+        for (int64_t t = 0; t < call.n_tokens; t++) memset(call.out + t * d + row, 0, size_t(n_rows) * sizeof(float));
+        for (int64_t u = 0; u < groups.n_used; u++) {
+            const int32_t e = groups.used[u];
+            const uint8_t* then = u + 1 < groups.n_used ? row_address(call.matrices[groups.used[u + 1]].down, row) : nullptr;
+            for (int64_t first = groups.starts[e]; first < groups.starts[e + 1]; first += TOKEN_BLOCK) {
+                const int64_t n_here = least(TOKEN_BLOCK, groups.starts[e + 1] - first);
+                product(call.matrices[e].down, row, hidden, {nullptr, first, n_here}, acc, then);
+                for (int64_t t = 0; t < n_here; t++) {
+                    float* out = call.out + groups.tokens[first + t] * d + row;
+                    for (int64_t r = 0; r < n_rows; r++) out[r] += groups.weights[first + t] * acc[t * ROWS + r];
+                }
+            }
+        }
+    });
+}
+
+static void moe(Team* team, const MoeCall* call) {
+    constexpr int64_t PASS = 1024;  // tokens: bounds the memory for hidden states
+    for (int64_t first = 0; first < call->n_tokens; first += PASS) {
+        MoeCall part = *call;
+        part.n_tokens = least(PASS, call->n_tokens - first);
+        part.x += first * call->dim;
+        part.out += first * call->dim;
+        part.experts += first * call->n_chosen;
+        part.weights += first * call->n_chosen;
+        moe_pass(team, part);
+    }
+}
+
+// Softmax over the largest n_chosen logits. A NaN ranks below every number.
+static void route(const RouteCall* call) {
+    for (int64_t t = 0; t < call->n_tokens; t++) {
+        const float* logits = call->logits + t * call->n_experts;
+        int32_t* experts = call->experts + t * call->n_chosen;
+        float *weights = call->weights + t * call->n_chosen, total = 0;
+        for (int64_t a = 0; a < call->n_chosen; a++) {
+            int32_t best = -1;
+            for (int32_t e = 0; e < call->n_experts; e++) {
+                bool taken = false;
+                for (int64_t b = 0; b < a; b++) taken |= experts[b] == e;
+                if (taken) continue;
+                if (best < 0 || logits[e] > logits[best] || (logits[best] != logits[best] && logits[e] == logits[e]))
+                    best = e;
+            }
+            experts[a] = best;
+            weights[a] = expf(logits[best] - logits[experts[0]]);
+            total += weights[a];
+        }
+        for (int64_t a = 0; a < call->n_chosen; a++) weights[a] /= total;
+    }
+}
+
+}  // namespace octuor::OCTUOR_ISA

@@ -1,0 +1,13 @@
+// What the machine can do, to set beside what the kernels reach.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels.h"
+
+namespace octuor {
+
+// GB/s (1e9 bytes) of sequential reads of n_bytes of memory by all threads of the team: the median of several passes.
+double read_bandwidth(Team* team, size_t n_bytes);
+
+}  // namespace octuor

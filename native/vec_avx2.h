@@ -1,0 +1,163 @@
+// The vector interface on AVX2, FMA and F16C. vec_scalar.h says what each function means.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace octuor::OCTUOR_ISA {
+
+struct f16 {
+    uint16_t bits;
+};
+struct bf16 {
+    uint16_t bits;
+};
+
+constexpr int W = 8;
+constexpr bool UNPACKS_TILES = false;  // 2.5 instructions a quad with groups against 4 for exact products
+constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;
+constexpr int TILE_VECTORS = 2;
+
+using F32 = __m256;
+using I32 = __m256i;
+
+static inline F32 set1(float x) { return _mm256_set1_ps(x); }
+static inline I32 set1_i(int32_t x) { return _mm256_set1_epi32(x); }
+
+static inline F32 widen(__m128i f16s, f16) { return _mm256_cvtph_ps(f16s); }
+static inline F32 widen(__m128i bf16s, bf16) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bf16s), 16));
+}
+static inline float widen(float x) { return x; }
+static inline float widen(f16 x) { return _cvtsh_ss(x.bits); }
+static inline float widen(bf16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float r;
+    memcpy(&r, &bits, 4);
+    return r;
+}
+
+static inline __m256i first_lanes(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(int32_t(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline F32 load(const float* p) { return _mm256_loadu_ps(p); }
+static inline F32 load_n(const float* p, int64_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+template <class T>
+static inline F32 load(const T* p) {
+    return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), T());
+}
+template <class T>
+static inline F32 load_n(const T* p, int64_t n) {
+    T part[W] = {};
+    for (int64_t i = 0; i < n; i++) part[i] = p[i];
+    return load(part);
+}
+static inline void store(float* p, F32 x) { _mm256_storeu_ps(p, x); }
+static inline void store_n(float* p, F32 x, int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), x); }
+static inline void store(f16* p, F32 x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline void store_n(f16* p, F32 x, int64_t n) {
+    f16 part[W];
+    store(part, x);
+    for (int64_t i = 0; i < n; i++) p[i] = part[i];
+}
+
+static inline F32 add(F32 a, F32 b) { return _mm256_add_ps(a, b); }
+static inline F32 sub(F32 a, F32 b) { return _mm256_sub_ps(a, b); }
+static inline F32 mul(F32 a, F32 b) { return _mm256_mul_ps(a, b); }
+static inline F32 div(F32 a, F32 b) { return _mm256_div_ps(a, b); }
+static inline F32 max(F32 a, F32 b) { return _mm256_max_ps(a, b); }
+static inline F32 min(F32 a, F32 b) { return _mm256_min_ps(a, b); }
+static inline F32 fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
+static inline F32 fnma(F32 a, F32 b, F32 c) { return _mm256_fnmadd_ps(a, b, c); }
+static inline F32 round(F32 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline F32 zero_below(F32 y, F32 x, float limit) {
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, set1(limit), _CMP_LT_OQ), y);
+}
+static inline F32 power_of_2(F32 n) {
+    I32 biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), set1_i(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+}
+static inline float sum(F32 x) {
+    __m128 r = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    r = _mm_add_ps(r, _mm_movehl_ps(r, r));
+    return _mm_cvtss_f32(_mm_add_ss(r, _mm_movehdup_ps(r)));
+}
+static inline float largest(F32 x) {
+    __m128 r = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    r = _mm_max_ps(r, _mm_movehl_ps(r, r));
+    return _mm_cvtss_f32(_mm_max_ss(r, _mm_movehdup_ps(r)));
+}
+static inline F32 to_f32(I32 x) { return _mm256_cvtepi32_ps(x); }
+static inline I32 max_magnitude(I32 m, F32 x) {
+    return _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(x), set1_i(0x7fffffff)));
+}
+static inline int32_t largest_i(I32 x) {
+    __m128i r = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    r = _mm_max_epi32(r, _mm_shuffle_epi32(r, 0x4e));
+    r = _mm_max_epi32(r, _mm_shuffle_epi32(r, 0xb1));
+    return _mm_cvtsi128_si32(r);
+}
+static inline void store_i8(int8_t* p, F32 x) {
+    I32 n = _mm256_cvtps_epi32(x);
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
+
+static inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+static inline I32 load_i(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+static inline void store_i(void* p, I32 x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+static inline I32 broadcast(const void* p) {
+    int32_t x;
+    memcpy(&x, p, 4);
+    return set1_i(x);
+}
+static inline I32 low_nibbles(I32 x) { return _mm256_and_si256(x, set1_i(0x0f0f0f0f)); }
+static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
+
+// A group's sum is kept as two int16 a lane, of inputs 0 1 and 2 3 of each quad. With codes of at most 15 and
+// the start in the first, they stay within 4 * 2 * 15 * 127 + 8 * 16 * 127 = 31496.
+static inline int32_t group_start(int32_t value) { return value & 0xffff; }
+static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
+    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, activations));
+}
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(sum, scale));
+}
+static inline I32 group_scale(I32 words, int g, const uint16_t* signs, int first_row) {
+    const I32 bits = _mm256_setr_epi32(0x10001, 0x20002, 0x40004, 0x80008, 0x100010, 0x200020, 0x400040, 0x800080);
+    I32 row = first_row ? _mm256_slli_epi16(bits, 8) : bits;
+    I32 negative = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(int16_t(*signs)), row), row);
+    I32 low = _mm256_blend_epi16(words, _mm256_slli_epi32(words, 16), 0xaa);   // groups 0-3 in both halves of a lane
+    I32 high = _mm256_blend_epi16(words, _mm256_srli_epi32(words, 16), 0x55);  // groups 4-7
+    I32 nibble = _mm256_and_si256(_mm256_srli_epi16(g < 4 ? low : high, 4 * (g & 3)), set1_i(0x000f000f));
+    return _mm256_or_si256(nibble, _mm256_and_si256(negative, set1_i(int32_t(0xfff0fff0))));
+}
+
+static inline int32_t exact_start(int32_t) { return 0; }
+static inline I32 exact_weights(I32 stored) { return stored; }
+// Magnitudes times activations that took the weights' signs: 2 * 127 * 127 fits 16 bits.
+static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
+    I32 pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(activations, weights));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+struct ByteScale {
+    I32 scale, offset;
+    explicit ByteScale(I32 group_scale) : scale(group_scale) {
+        I32 byte = _mm256_and_si256(_mm256_slli_epi16(scale, 3), set1_i(0x00ff00ff));
+        offset = _mm256_or_si256(byte, _mm256_slli_epi16(byte, 8));
+    }
+    I32 times(I32 codes) const {
+        const I32 even_bytes = set1_i(0x00ff00ff);
+        I32 even = _mm256_mullo_epi16(_mm256_and_si256(codes, even_bytes), scale);
+        I32 odd = _mm256_mullo_epi16(_mm256_andnot_si256(even_bytes, codes), scale);
+        return _mm256_sub_epi8(_mm256_or_si256(_mm256_and_si256(even, even_bytes), odd), offset);
+    }
+};
+
+}  // namespace octuor::OCTUOR_ISA

@@ -1,0 +1,168 @@
+// The vector interface on AVX-512 F, BW, DQ and VL, with VNNI's dot products where the build has them.
+// vec_scalar.h says what each function means.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace octuor::OCTUOR_ISA {
+
+struct f16 {
+    uint16_t bits;
+};
+struct bf16 {
+    uint16_t bits;
+};
+
+constexpr int W = 16;
+#ifdef __AVX512VNNI__
+constexpr bool UNPACKS_TILES = true;
+#else
+constexpr bool UNPACKS_TILES = false;
+#endif
+constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
+constexpr int TILE_VECTORS = 4;
+
+using F32 = __m512;
+using I32 = __m512i;
+
+static inline F32 set1(float x) { return _mm512_set1_ps(x); }
+static inline I32 set1_i(int32_t x) { return _mm512_set1_epi32(x); }
+
+static inline F32 widen(__m256i f16s, f16) { return _mm512_cvtph_ps(f16s); }
+static inline F32 widen(__m256i bf16s, bf16) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16s), 16));
+}
+static inline float widen(float x) { return x; }
+static inline float widen(f16 x) { return _mm512_cvtss_f32(widen(_mm256_set1_epi16(int16_t(x.bits)), f16())); }
+static inline float widen(bf16 x) {
+    uint32_t bits = uint32_t(x.bits) << 16;
+    float r;
+    memcpy(&r, &bits, 4);
+    return r;
+}
+
+static inline __mmask16 first_lanes(int64_t n) { return __mmask16((1u << n) - 1); }
+static inline F32 load(const float* p) { return _mm512_loadu_ps(p); }
+static inline F32 load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+template <class T>
+static inline F32 load(const T* p) {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), T());
+}
+template <class T>
+static inline F32 load_n(const T* p, int64_t n) {
+    return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p), T());
+}
+static inline void store(float* p, F32 x) { _mm512_storeu_ps(p, x); }
+static inline void store_n(float* p, F32 x, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), x); }
+static inline __m256i halves(F32 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline void store(f16* p, F32 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), halves(x)); }
+static inline void store_n(f16* p, F32 x, int64_t n) { _mm256_mask_storeu_epi16(p, first_lanes(n), halves(x)); }
+
+static inline F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
+static inline F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
+static inline F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+static inline F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
+static inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+static inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+static inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+static inline F32 fnma(F32 a, F32 b, F32 c) { return _mm512_fnmadd_ps(a, b, c); }
+static inline F32 round(F32 x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline F32 zero_below(F32 y, F32 x, float limit) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, set1(limit), _CMP_NLT_UQ), y);
+}
+static inline F32 power_of_2(F32 n) {
+    I32 biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), set1_i(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+}
+static inline float sum(F32 x) { return _mm512_reduce_add_ps(x); }
+static inline float largest(F32 x) { return _mm512_reduce_max_ps(x); }
+static inline F32 to_f32(I32 x) { return _mm512_cvtepi32_ps(x); }
+static inline I32 max_magnitude(I32 m, F32 x) {
+    return _mm512_max_epi32(m, _mm512_and_si512(_mm512_castps_si512(x), set1_i(0x7fffffff)));
+}
+static inline int32_t largest_i(I32 x) { return _mm512_reduce_max_epi32(x); }
+static inline void store_i8(int8_t* p, F32 x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+
+static inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+static inline I32 load_i(const void* p) { return _mm512_loadu_si512(p); }
+static inline void store_i(void* p, I32 x) { _mm512_storeu_si512(p, x); }
+static inline I32 broadcast(const void* p) {
+    int32_t x;
+    memcpy(&x, p, 4);
+    return set1_i(x);
+}
+static inline I32 low_nibbles(I32 x) { return _mm512_and_si512(x, set1_i(0x0f0f0f0f)); }
+static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+
+#ifdef __AVX512VNNI__
+
+static inline int32_t group_start(int32_t value) { return value; }
+static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return _mm512_dpbusd_epi32(sum, codes, activations); }
+// The sum of 16 products (code - 8) * activation fits 16 bits; the scale is zero in the upper half.
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return _mm512_dpwssd_epi32(acc, sum, scale); }
+constexpr int32_t NIBBLE = 0xf, NEGATIVE = 0xfff0;
+
+// Weights are stored signed and multiplied unsigned: 128 more each.
+static inline int32_t exact_start(int32_t activations) { return -128 * activations; }
+static inline I32 exact_weights(I32 stored) { return _mm512_xor_si512(stored, set1_i(int32_t(0x80808080))); }
+static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
+    return _mm512_dpbusd_epi32(sum, weights, activations);
+}
+
+#else  // as in vec_avx2.h
+
+static inline int32_t group_start(int32_t value) { return value & 0xffff; }
+static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
+    return _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, activations));
+}
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(sum, scale));
+}
+constexpr int32_t NIBBLE = 0xf000f, NEGATIVE = int32_t(0xfff0fff0);
+
+static inline int32_t exact_start(int32_t) { return 0; }
+static inline I32 exact_weights(I32 stored) { return stored; }
+static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
+    I32 turned = _mm512_mask_sub_epi8(activations, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), activations);
+    I32 pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), turned);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+
+#endif
+
+static inline I32 group_scale(I32 words, int g, const uint16_t* signs, int) {
+#ifdef __AVX512VNNI__
+    I32 nibble = _mm512_and_si512(_mm512_srli_epi32(words, 4 * g), set1_i(NIBBLE));
+#else
+    I32 low = _mm512_mask_blend_epi16(0xaaaaaaaa, words, _mm512_slli_epi32(words, 16));   // groups 0-3 in both halves
+    I32 high = _mm512_mask_blend_epi16(0x55555555, words, _mm512_srli_epi32(words, 16));  // groups 4-7
+    I32 nibble = _mm512_and_si512(_mm512_srli_epi16(g < 4 ? low : high, 4 * (g & 3)), set1_i(NIBBLE));
+#endif
+    return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE));
+}
+
+struct ByteScale {
+    I32 scale, offset;
+    explicit ByteScale(I32 group_scale) : scale(group_scale) {
+#ifdef __AVX512VNNI__
+        scale = _mm512_or_si512(scale, _mm512_slli_epi32(scale, 16));
+#endif
+        I32 byte = _mm512_and_si512(_mm512_slli_epi16(scale, 3), set1_i(0x00ff00ff));
+        offset = exact_weights(_mm512_or_si512(byte, _mm512_slli_epi16(byte, 8)));  // +128 and -128 are one byte
+    }
+    I32 times(I32 codes) const {
+        I32 even = _mm512_mullo_epi16(_mm512_and_si512(codes, set1_i(0x00ff00ff)), scale);
+        I32 odd = _mm512_mullo_epi16(_mm512_and_si512(codes, set1_i(int32_t(0xff00ff00))), scale);
+        return _mm512_sub_epi8(_mm512_mask_blend_epi8(0x5555555555555555, odd, even), offset);
+    }
+};
+
+}  // namespace octuor::OCTUOR_ISA

@@ -1,0 +1,60 @@
+"""The compiled kernels, as native/bindings.cpp exposes them. Arrays are contiguous and never converted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32Array = NDArray[np.float32]
+I32Array = NDArray[np.int32]
+
+class Matrix:
+    """A weight [out, inputs] where it lies; keeps its array alive."""
+
+    def __init__(self, data: NDArray[Any], out: int, inputs: int, format: str) -> None: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def format(self) -> str: ...
+
+class Context:
+    """The kernels of one instruction set with their threads. Every op writes its result to the last arguments."""
+
+    def __init__(self, isa: str, n_threads: int) -> None: ...
+    @property
+    def n_threads(self) -> int: ...
+    def embed(self, weight: Matrix, tokens: I32Array, out: F32Array) -> None: ...
+    def rms_norm(self, x: F32Array, weight: F32Array, eps: float, out: F32Array) -> None: ...
+    def linear(self, x: F32Array, weight: Matrix, out: F32Array) -> None: ...
+    def rope(self, x: F32Array, positions: I32Array, theta: float, out: F32Array) -> None: ...
+    def attention(
+        self,
+        q: F32Array,
+        k: F32Array,
+        v: F32Array,
+        positions: I32Array,
+        starts: I32Array,
+        window: int | None,
+        keys: NDArray[Any] | None,
+        values: NDArray[Any] | None,
+        table: I32Array | None,
+        out: F32Array,
+    ) -> None: ...
+    def route(
+        self, x: F32Array, router: Matrix, experts: I32Array, weights: F32Array, logits: F32Array
+    ) -> None: ...
+    def moe(
+        self, x: F32Array, experts: I32Array, weights: F32Array, all_experts: Sequence[Any], out: F32Array
+    ) -> None: ...
+    def quantize(self, matrix: Matrix, to: str, out: NDArray[np.uint8]) -> int:
+        """Returns -1, or the first row that holds a number that is not finite."""
+
+    def read_bandwidth(self, n_bytes: int) -> float: ...
+
+def implementations() -> list[tuple[str, bool]]:
+    """Names of the kernels, plainest first, and whether this machine can run them."""
+
+def usable_cpus() -> int: ...
+def cpu_name() -> str: ...
+def cpu_features() -> list[str]: ...

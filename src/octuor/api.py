@@ -1,0 +1,200 @@
+"""The Python API: load a model, then generate, chat, or look at its logits.
+
+    model = octuor.load("mixtral.octuor")
+    for token in model.chat([{"role": "user", "content": "Hello"}]):
+        print(token.text, end="")
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octuor import model as forward_pass
+from octuor.batch import step
+from octuor.cache import PAGE_SIZE, KVCache
+from octuor.checkpoint import Checkpoint, open_checkpoint
+from octuor.config import ModelConfig
+from octuor.errors import BackendError, RequestError, TokenizerError
+from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, check_ids, generate
+from octuor.model import OnRoute
+from octuor.ops import Ops
+from octuor.sampling import SamplingParams, make_sampler
+from octuor.tokenizer import AnyMessage, Detokenizer, Tokenizer, encode_chat, encode_prompt, open_tokenizer
+
+POCKET = Path(__file__).parent / "models" / "pocket.octuor"
+BACKENDS = ("native", "reference", "torch")
+
+
+def load(
+    path_or_id: str | Path | None = None,
+    *,
+    threads: int | None = None,
+    context: int | None = None,
+    cache_dtype: str = "f16",
+    backend: str = "native",
+) -> Model:
+    """Open a model; its weights are mapped, not read, so this is quick at any size.
+
+    path_or_id   an octuor pack, a checkpoint's folder, or a Hugging Face Hub id; None: the pocket model
+    threads      None: one for each core this process may use
+    context      tokens that prompt and answer may have together; None: all the model was made for
+    cache_dtype  "f16" or "f32" keys and values
+    backend      "native", "reference" (NumPy, slow) or "torch" (from the train extra)
+
+    Raises CheckpointError, ConfigError, FormatError, ShapeError, BackendError.
+    """
+    checkpoint = open_checkpoint(POCKET if path_or_id is None else path_or_id)
+    return Model(checkpoint, make_ops(backend, threads), context=context, cache_dtype=cache_dtype)
+
+
+def make_ops(backend: str, threads: int | None = None) -> Ops:
+    """The backend of that name."""
+    if backend == "native":
+        from octuor.ops.native import NativeOps
+
+        return NativeOps(threads=threads)
+    if backend == "reference":
+        from octuor.ops.reference import ReferenceOps
+
+        return ReferenceOps()
+    if backend == "torch":
+        try:
+            from octuor.ops.torch import TorchOps
+        except ModuleNotFoundError as error:
+            raise BackendError('backend torch: expected PyTorch, found none; pip install "octuor[train]"') from error
+        return TorchOps()
+    raise BackendError(f"backend: expected one of {', '.join(BACKENDS)}; found {backend!r}")
+
+
+class Model:
+    """A loaded model. Several generations may run at once, each from a thread of its own."""
+
+    def __init__(self, checkpoint: Checkpoint, ops: Ops, *, context: int | None, cache_dtype: str) -> None:
+        self.checkpoint = checkpoint
+        self.ops = ops
+        self.context = checkpoint.config.max_seq_len if context is None else context
+        if not 1 <= self.context <= checkpoint.config.max_seq_len:
+            raise RequestError(
+                f"context: expected 1 to the {checkpoint.config.max_seq_len} tokens {checkpoint.source} was made "
+                f"for, found {self.context}"
+            )
+        self._cache_dtype = cache_dtype
+        self._weights = checkpoint.weights(ops.put)
+        self._idle: list[Context] = []
+        self._lock = threading.RLock()  # a dropped answer may be collected, and its lease end, while it is held
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's geometry."""
+        return self.checkpoint.config
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's own tokenizer; TokenizerError where it has none."""
+        if self.checkpoint.tokenizer is None:
+            raise TokenizerError(
+                f"{self.checkpoint.source}: has no tokenizer, so it takes and gives token ids only; "
+                "put the model's tokenizer.model beside it and convert again"
+            )
+        return open_tokenizer(self.checkpoint.tokenizer)
+
+    def chat(
+        self,
+        messages: Sequence[AnyMessage],
+        params: SamplingParams | None = None,
+        *,
+        on_prefill: OnPrefill | None = None,
+    ) -> Generation:
+        """Answer a conversation in the model's own Instruct format.
+
+        messages  {"role", "content"} in turn, the last one the user's, or an assistant's with "prefix": True
+        """
+        return self._answer(encode_chat(self.tokenizer, messages), params, on_prefill, strip_leading_space=True)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        on_prefill: OnPrefill | None = None,
+    ) -> Generation:
+        """Continue a text, after BOS, or a list of ids, taken as they are."""
+        ids = encode_prompt(self.tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
+        return self._answer(ids, params, on_prefill, strip_leading_space=False)
+
+    def logits(self, tokens: Sequence[int], *, on_route: OnRoute | None = None) -> NDArray[np.float32]:
+        """Next-token logits after each of `tokens`, [T, V] float32; ids are taken as given, nothing is added.
+
+        on_route  called with each layer's number and Routing, for each chunk of PREFILL_CHUNK tokens
+        """
+        ids = [int(token) for token in tokens]
+        check_ids(ids, self.config.vocab_size)
+        if len(ids) > self.config.max_seq_len:
+            raise RequestError(
+                f"tokens: expected at most {self.config.max_seq_len} (the model's context), found {len(ids)}"
+            )
+        out = np.empty((len(ids), self.config.vocab_size), dtype=np.float32)
+        room = len(ids)
+        if self.config.sliding_window is not None:
+            room = min(room, self.config.sliding_window + PREFILL_CHUNK + 2 * PAGE_SIZE)
+        cache = KVCache(self.config, self.ops.zeros, room, dtype="f32")
+        sequence = cache.new()
+        for start in range(0, len(ids), PREFILL_CHUNK):
+            batch = step(cache, [(sequence, ids[start : start + PREFILL_CHUNK])])
+            hidden = forward_pass.forward(self.ops, self._weights, self.config, batch, on_route)
+            rows = forward_pass.logits(self.ops, self._weights, hidden)
+            out[start : start + len(rows)] = self.ops.to_numpy(rows)
+        return out
+
+    @cached_property
+    def bytes_per_token(self) -> int:
+        """Bytes of weights that one decoded token reads: all but the embedding and the idle experts."""
+        config = self.config
+        total = 0
+        for name in self.checkpoint.names:
+            if name != "embed":
+                n_bytes = self.checkpoint.get(name).data.nbytes
+                total += n_bytes * config.n_experts_per_token // config.n_experts if ".experts." in name else n_bytes
+        return total
+
+    def _answer(
+        self, ids: list[int], params: SamplingParams | None, on_prefill: OnPrefill | None, *, strip_leading_space: bool
+    ) -> Generation:
+        params = params if params is not None else SamplingParams()
+        if params.logprobs is None:
+            params = replace(params, logprobs=0)
+        vocab_size = self.config.vocab_size
+        detokenizer, eos_id, allowed = None, None, None
+        if self.checkpoint.tokenizer is not None:
+            detokenizer = Detokenizer(self.tokenizer, strip_leading_space=strip_leading_space)
+            eos_id = self.tokenizer.eos_id
+            if self.tokenizer.n_words < vocab_size:  # a padded vocabulary: its end has no text
+                allowed = np.arange(vocab_size) < self.tokenizer.n_words
+        sampler = make_sampler(params, vocab_size, eos_id)
+        end_ids = frozenset(params.stop_ids if eos_id is None else (*params.stop_ids, eos_id))
+        return generate(
+            self.ops, self._weights, self.config, self._lease(), ids, sampler, detokenizer,
+            n_context=self.context, end_ids=end_ids, allowed=allowed, on_prefill=on_prefill,
+        )  # fmt: skip
+
+    @contextmanager
+    def _lease(self) -> Iterator[Context]:
+        """A context for one answer. One is kept warm for the next turn of a talk; others are let go."""
+        with self._lock:
+            context = self._idle.pop() if self._idle else None
+        if context is None:
+            context = Context(self.config, self.ops, self.context, self._cache_dtype)
+        try:
+            yield context
+        finally:
+            with self._lock:
+                if not self._idle:
+                    self._idle.append(context)

@@ -1,0 +1,90 @@
+"""The tokens of one forward pass: all sequences laid flat on one axis.
+
+T tokens in this call, B sequences. A chat, a server's step and a training step differ only in their Batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from octuor.cache import KVCache, SequenceCache
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which tokens run, where they stand, and whose they are.
+
+    tokens     [T] int32     token ids, sequence after sequence
+    positions  [T] int32     each token's place in its own sequence, from 0
+    starts     [B + 1] int32 sequence b owns rows starts[b] to starts[b + 1]
+    cache      where keys and values of earlier calls lie and those of this call go;
+               None: every sequence is whole in this call (scoring, training)
+    sequences  [B] one handle a sequence, when there is a cache
+
+    Example: a 3-token prompt beside a sequence that decodes its 8th token:
+        tokens [5 6 7 42]   positions [0 1 2 7]   starts [0 3 4]
+    """
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    starts: NDArray[np.int32]
+    cache: KVCache | None = None
+    sequences: tuple[SequenceCache, ...] = ()
+
+    @cached_property
+    def table(self) -> NDArray[np.int32]:
+        """The cache's page numbers of each sequence, [B, pages]; the same for all layers."""
+        assert self.cache is not None
+        return self.cache.table(self.sequences)
+
+    @cached_property
+    def slots(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Page number and place in the page of each token's own key and value, [T] and [T]."""
+        assert self.cache is not None
+        owner = np.repeat(np.arange(len(self.sequences)), np.diff(self.starts))
+        page_size = self.cache.page_size
+        return self.table[owner, self.positions // page_size], self.positions % page_size
+
+    @property
+    def last_rows(self) -> NDArray[np.int32]:
+        """Row of each sequence's last token, [B]: the rows whose logits choose the next tokens."""
+        return self.starts[1:] - 1
+
+
+def whole(sequences: Sequence[Sequence[int] | NDArray[np.int32]]) -> Batch:
+    """A batch of complete sequences without a cache, each starting at position 0."""
+    lengths = [len(tokens) for tokens in sequences]
+    return Batch(
+        tokens=np.concatenate([np.asarray(tokens, dtype=np.int32) for tokens in sequences]),
+        positions=np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+    )
+
+
+def step(cache: KVCache, work: Sequence[tuple[SequenceCache, Sequence[int]]]) -> Batch:
+    """A batch that continues cached sequences, each with its next tokens.
+
+    Room is taken in the cache here, so a cache that is full raises CapacityError before anything runs.
+    """
+    starts = [0]
+    tokens: list[int] = []
+    positions = []
+    for sequence, new in work:
+        positions.append(np.arange(sequence.length, sequence.length + len(new), dtype=np.int32))
+        cache.append(sequence, len(new))
+        tokens.extend(new)
+        starts.append(len(tokens))
+    return Batch(
+        tokens=np.asarray(tokens, dtype=np.int32),
+        positions=np.concatenate(positions),
+        starts=np.asarray(starts, dtype=np.int32),
+        cache=cache,
+        sequences=tuple(sequence for sequence, _ in work),
+    )

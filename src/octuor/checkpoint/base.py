@@ -1,0 +1,78 @@
+"""What the rest of Octuor knows about a checkpoint: a config, named weights read lazily, a tokenizer file.
+
+It need not know how files are found, named or laid out: each reader fills in a Checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from octuor.config import ModelConfig
+from octuor.errors import CheckpointError
+from octuor.weights import Leaf, Weight, Weights, build, weight_shapes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint. Opening reads headers only; a weight's numbers are read when they are touched.
+
+    source          the file or folder it came from
+    kind            name of the Reader that opened it
+    load            canonical name -> Weight, a view of a mapped file where the file's layout allows it
+    tokenizer       the tokenizer's file, or its bytes where it lies inside the checkpoint; None: there is none
+    tokenizer_kind  "tokenizer.model" (SentencePiece) or "tokenizer.json" (Hugging Face); None with tokenizer
+    """
+
+    config: ModelConfig
+    source: Path
+    kind: str
+    load: Callable[[str], Weight]
+    tokenizer: Path | bytes | None = None
+    tokenizer_kind: str | None = None
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names of all weights, in the order of weights.weight_shapes."""
+        return tuple(name for name, _ in weight_shapes(self.config))
+
+    @cached_property
+    def n_bytes(self) -> int:
+        """Bytes that the weights take as they are stored."""
+        return sum(self.get(name).data.nbytes for name in self.names)
+
+    def get(self, name: str) -> Weight:
+        """The weight with this canonical name; CheckpointError if the model has none such."""
+        if name not in self._known:
+            raise CheckpointError(f"{self.source}: expected a name such as {self.names[1]}, found {name!r}")
+        return self.load(name)
+
+    def weights(self, put: Callable[[Weight], Leaf]) -> Weights:
+        """All weights, each given to `put` (a backend's Ops.put) once."""
+        return build(self.config, lambda name: put(self.load(name)))
+
+    def tokenizer_bytes(self) -> bytes | None:
+        """Contents of the tokenizer file, None where there is none."""
+        return self.tokenizer.read_bytes() if isinstance(self.tokenizer, Path) else self.tokenizer
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.names)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of checkpoint.
+
+    name      what error messages and `octuor` call the kind
+    looks_for what a user has to have, for the message when no reader matches
+    matches   whether a path is of this kind; looks at names and at most at one header
+    open      reads headers, checks every name and shape; CheckpointError says what is wrong
+    """
+
+    name: str
+    looks_for: str
+    matches: Callable[[Path], bool]
+    open: Callable[[Path], Checkpoint]

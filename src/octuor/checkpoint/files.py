@@ -1,0 +1,98 @@
+"""Files as checkpoints need them: mapped for reading, and written whole or not at all."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octuor.errors import CheckpointError
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """A file's bytes as a read-only array [size] over a mapping; it is unmapped with the last view of it."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise CheckpointError(f"{path}: expected a checkpoint file, found an empty one; download it again")
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def drop_pages(array: NDArray[Any]) -> None:
+    """Tell the system that a view of a mapped file is done with, so that its pages stop counting as ours.
+
+    The view stays valid: touched again, it is read again. Does nothing to an array that is not mapped.
+    """
+    whole: Any = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    owner = whole.base.obj if isinstance(whole.base, memoryview) else whole.base
+    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = array.ctypes.data - whole.ctypes.data
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    owner.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+
+
+@contextmanager
+def replacing(path: Path, n_bytes: int, *, overwrite: bool) -> Iterator[BinaryIO]:
+    """A new file that gets its name when the block ends well, and leaves nothing behind when it does not.
+
+    n_bytes  bytes that will be written; the disk must have them before anything is
+
+    The bytes go to `<name>.partial` beside it, are synced, and renamed. A process that is killed outright
+    leaves that file, and the next one with the same output starts it afresh.
+    Raises CheckpointError if the file exists and overwrite is False, or if it cannot be written.
+    """
+    if path.is_dir() or (path.exists() and not overwrite):
+        hint = "name a file in it" if path.is_dir() else "choose another name, or ask to overwrite it"
+        raise CheckpointError(f"{path}: expected a new file, found a {_kind(path)}; {hint}")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.unlink(missing_ok=True)
+        _check_room(path, n_bytes)
+        with partial.open("xb") as file:
+            ours = os.fstat(file.fileno())
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                if _is_same(partial, ours):
+                    partial.unlink()
+                raise
+        if not _is_same(partial, ours):
+            raise CheckpointError(f"{path}: another process began to write it; let one finish, then try again")
+        partial.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); nothing was kept") from error
+
+
+def _check_room(path: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < n_bytes:
+        raise CheckpointError(
+            f"{path}: expected {n_bytes} bytes free on its disk, found {free}; "
+            f"free {n_bytes - free} bytes or write to another disk"
+        )
+
+
+def _is_same(path: Path, opened: os.stat_result) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "file of that name"

@@ -1,0 +1,104 @@
+"""octuor info: what a model is and needs, and what this machine runs it with."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from octuor.cli import options
+
+if TYPE_CHECKING:
+    from octuor.checkpoint import Checkpoint
+
+
+def main(model: options.ModelArgument = None, as_json: options.Json = False) -> None:
+    """Show a model's geometry, formats and memory, and this machine's kernels."""
+    from octuor.api import POCKET
+    from octuor.checkpoint import open_checkpoint
+    from octuor.ops.native import machine_report
+
+    report = model_report(open_checkpoint(POCKET if model is None else model))
+    report["machine"] = machine_report()
+    if as_json:
+        print(json.dumps(report))
+    else:
+        _print(report)
+
+
+def model_report(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Everything `octuor info` says of a model, as JSON values."""
+    config = checkpoint.config
+    by_format: dict[str, dict[str, int]] = defaultdict(lambda: {"weights": 0, "bytes": 0})
+    for name in checkpoint.names:
+        weight = checkpoint.get(name)
+        n_weights = weight.shape[0] * (weight.shape[1] if len(weight.shape) > 1 else 1)
+        by_format[weight.format.name]["weights"] += n_weights
+        by_format[weight.format.name]["bytes"] += weight.data.nbytes
+    kv_bytes = 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim
+    cached = config.max_seq_len if config.sliding_window is None else min(config.sliding_window, config.max_seq_len)
+    return {
+        "source": str(checkpoint.source),
+        "kind": checkpoint.kind,
+        "tokenizer": checkpoint.tokenizer_kind,
+        "config": asdict(config),
+        "params": config.n_params,
+        "active_params": config.n_active_params,
+        "formats": dict(by_format),
+        "weight_bytes": checkpoint.n_bytes,
+        "cache_bytes_per_token": kv_bytes,
+        "cache_bytes_full": kv_bytes * cached,
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    config, machine = report["config"], report["machine"]
+    console = Console()
+
+    def section(title: str, rows: list[tuple[str, str]]) -> None:
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+
+    experts = f"{config['n_experts']} experts, {config['n_experts_per_token']} a token"
+    if config["n_experts"] == 1:
+        experts = "dense"
+    window = f", sliding window {config['sliding_window']}" if config["sliding_window"] else ""
+    section(
+        "Model",
+        [
+            ("source", f"{report['source']} ({report['kind']})"),
+            ("parameters", f"{report['params'] / 1e9:.3f} B, {report['active_params'] / 1e9:.3f} B a token"),
+            ("layers", f"{config['n_layers']} of dim {config['dim']}, hidden {config['hidden_dim']}, {experts}"),
+            ("attention", f"{config['n_heads']} heads over {config['n_kv_heads']} of {config['head_dim']}{window}"),
+            ("context", f"{config['max_seq_len']} tokens, vocabulary {config['vocab_size']}"),
+            ("tokenizer", report["tokenizer"] or "none: token ids only"),
+        ],
+    )
+    section(
+        "Memory",
+        [
+            (name, f"{row['weights'] / 1e6:.1f} M weights, {row['bytes'] / 1e6:.1f} MB")
+            for name, row in report["formats"].items()
+        ]
+        + [
+            ("weights in all", f"{report['weight_bytes'] / 1e9:.3f} GB"),
+            ("cache", f"{report['cache_bytes_per_token'] / 1024:.1f} KiB a token, "
+                      f"{report['cache_bytes_full'] / 1e9:.3f} GB when full"),
+        ],
+    )  # fmt: skip
+    kernels = []
+    for row in machine["kernels"]:
+        note = " (chosen)" if row["chosen"] else "" if row["supported"] else " (not on this CPU)"
+        kernels.append(row["name"] + note)
+    section(
+        "Machine",
+        [("CPU", machine["cpu"]), ("features", " ".join(machine["features"])), ("threads", str(machine["threads"])),
+         ("kernels", ", ".join(kernels))],
+    )  # fmt: skip

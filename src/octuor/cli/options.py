@@ -1,0 +1,22 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+ModelArgument = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation at run time on every Python it supports
+    typer.Argument(help="An octuor pack, a checkpoint's folder, or a Hub id; default: the pocket model."),
+]
+Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; default: one for each core.")]  # noqa: UP045
+Context = Annotated[Optional[int], typer.Option(help="Tokens of prompt and answer; default: the model's.")]  # noqa: UP045
+Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
+TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens with this much probability together.")]
+TopK = Annotated[int, typer.Option(help="Keep this many of the likeliest tokens; 0: all.")]
+MinP = Annotated[float, typer.Option(help="Keep tokens this likely beside the likeliest.")]
+RepetitionPenalty = Annotated[float, typer.Option(help="Above 1: tokens that were there become less likely.")]
+Seed = Annotated[Optional[int], typer.Option(help="The same seed gives the same answer.")]  # noqa: UP045
+MaxTokens = Annotated[Optional[int], typer.Option(help="Tokens in an answer; default: to the context's end.")]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -1,0 +1,60 @@
+"""The forward pass of Mixtral and Mistral, top to bottom, over the Ops of any backend.
+
+T tokens of all sequences on one flat axis, D dim, H query heads, K kv heads, C head_dim, V vocab_size.
+Only attention knows where one sequence ends and the next begins; only a leaf knows how it is stored.
+
+Source: Jiang et al. 2024, Mixtral of Experts, arXiv:2401.04088; Jiang et al. 2023, Mistral 7B, arXiv:2310.06825.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from octuor.batch import Batch
+from octuor.config import ModelConfig
+from octuor.ops import Array, Ops, Routing
+from octuor.weights import Layer, Weights
+
+OnRoute = Callable[[int, Routing], None]
+
+
+def forward(
+    ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: OnRoute | None = None
+) -> Array:
+    """Run the layers and the final norm.
+
+    on_route  called with each layer's number and Routing: how training balances and how routing is watched
+    returns   [T, D] float32 hidden states; `logits` turns the rows that are wanted into logits
+    """
+    x = ops.embed(batch.tokens, weights.embed)  # [T, D]
+    for n, layer in enumerate(weights.layers):
+        x = x + attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+        x = x + feed_forward(ops, layer, config, ops.rms_norm(x, layer.moe_norm, config.norm_eps), n, on_route)
+    return ops.rms_norm(x, weights.norm, config.norm_eps)
+
+
+def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batch, n: int) -> Array:
+    """Grouped-query attention with rotary positions: [T, D] -> [T, D]."""
+    n_tokens = x.shape[0]
+    q = ops.linear(x, layer.wq).reshape(n_tokens, config.n_heads, config.head_dim)  # [T, H, C]
+    k = ops.linear(x, layer.wk).reshape(n_tokens, config.n_kv_heads, config.head_dim)  # [T, K, C]
+    v = ops.linear(x, layer.wv).reshape(n_tokens, config.n_kv_heads, config.head_dim)  # [T, K, C]
+    q = ops.rope(q, batch.positions, config.rope_theta)
+    k = ops.rope(k, batch.positions, config.rope_theta)
+    mixed = ops.attention(q, k, v, batch, n, config.sliding_window)  # [T, H, C]
+    return ops.linear(mixed.reshape(n_tokens, config.n_heads * config.head_dim), layer.wo)
+
+
+def feed_forward(
+    ops: Ops, layer: Layer, config: ModelConfig, x: Array, n: int, on_route: OnRoute | None
+) -> Array:
+    """The chosen experts' weighted sum: [T, D] -> [T, D]. A dense layer is one expert for all."""
+    routing = ops.route(x, layer.router, config.n_experts_per_token)
+    if on_route is not None:
+        on_route(n, routing)
+    return ops.moe(x, routing, layer.experts)
+
+
+def logits(ops: Ops, weights: Weights, hidden: Array) -> Array:
+    """Next-token logits of the given rows of hidden states: [T, D] -> [T, V] float32."""
+    return ops.linear(hidden, weights.lm_head)

@@ -1,0 +1,178 @@
+"""The operations in C++: what Octuor runs on. Kernels for several instruction sets, chosen when an object is made.
+
+T tokens, D dim, H query heads, K kv heads, C head_dim, E experts, A experts a token.
+This file allocates results and calls octuor._native, which checks shapes and ranges; a wrong dtype or a
+strided array is a TypeError, for nothing is ever converted silently.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octuor.batch import Batch
+from octuor.errors import BackendError, FormatError, ShapeError
+from octuor.ops import Routing
+from octuor.quant import Format
+from octuor.weights import Expert, Weight
+
+try:
+    from octuor import _native
+except ImportError as error:
+    raise BackendError(
+        f"native kernels: expected the compiled module octuor._native, found none ({error}); install octuor anew"
+    ) from error
+
+F32Array = NDArray[np.float32]
+
+ISA_VARIABLE = "OCTUOR_ISA"
+PROBE_BYTES = 1 << 30  # much more than any cache
+
+
+def implementations() -> tuple[str, ...]:
+    """Names of the instruction sets whose kernels this machine can run, plainest first."""
+    return tuple(name for name, supported in _native.implementations() if supported)
+
+
+def choose_isa(isa: str | None) -> str:
+    """`isa`, else what the environment's OCTUOR_ISA names, else the fastest here; BackendError if it is not here."""
+    here = implementations()
+    wanted = isa or os.environ.get(ISA_VARIABLE)
+    if wanted is None or wanted == "":
+        if not here:
+            raise BackendError("native kernels: expected at least SSE4.2, found a CPU without; use backend reference")
+        return here[-1]
+    if wanted not in here:
+        raise BackendError(f"instruction set: expected one that this machine has, {', '.join(here)}; found {wanted!r}")
+    return wanted
+
+
+class NativeOps:
+    """The Ops of the C++ kernels. Calls from several threads are taken one after the other.
+
+    isa      an instruction set of implementations(); None: OCTUOR_ISA, else the fastest
+    threads  that share each call; None: the CPUs this process may use
+    """
+
+    def __init__(self, isa: str | None = None, threads: int | None = None) -> None:
+        self.isa = choose_isa(isa)
+        self._context = _native.Context(self.isa, _native.usable_cpus() if threads is None else threads)
+
+    @property
+    def threads(self) -> int:
+        """Threads that share each call."""
+        return self._context.n_threads
+
+    def put(self, weight: Weight) -> Any:
+        """A matrix as it lies, without a copy, mapped or not; a vector as float32."""
+        if len(weight.shape) == 1:
+            return np.ascontiguousarray(weight.to_f32(), dtype=np.float32)
+        if not weight.data.flags.c_contiguous:
+            raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
+        return _native.Matrix(weight.data, *weight.shape, weight.format.name)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        return np.zeros(shape, dtype=np.float16 if dtype == "f16" else np.float32)
+
+    def to_numpy(self, x: F32Array) -> F32Array:
+        return x
+
+    def embed(self, tokens: NDArray[np.int32], weight: _native.Matrix) -> F32Array:
+        out = np.empty((len(tokens), weight.shape[1]), dtype=np.float32)
+        self._context.embed(weight, tokens, out)
+        return out
+
+    def rms_norm(self, x: F32Array, weight: F32Array, eps: float) -> F32Array:
+        out = np.empty(x.shape, dtype=np.float32)
+        self._context.rms_norm(x, weight, eps, out)
+        return out
+
+    def linear(self, x: F32Array, weight: _native.Matrix) -> F32Array:
+        out = np.empty((x.shape[0], weight.shape[0]), dtype=np.float32)
+        self._context.linear(x, weight, out)
+        return out
+
+    def rope(self, x: F32Array, positions: NDArray[np.int32], theta: float) -> F32Array:
+        out = np.empty(x.shape, dtype=np.float32)
+        self._context.rope(x, positions, theta, out)
+        return out
+
+    def attention(
+        self, q: F32Array, k: F32Array, v: F32Array, batch: Batch, layer: int, window: int | None
+    ) -> F32Array:
+        out = np.empty(q.shape, dtype=np.float32)
+        keys = values = table = None
+        if batch.cache is not None:
+            keys, values, table = batch.cache.keys[layer], batch.cache.values[layer], batch.table
+        self._context.attention(q, k, v, batch.positions, batch.starts, window, keys, values, table, out)
+        return out
+
+    def route(self, x: F32Array, router: _native.Matrix | None, n_chosen: int) -> Routing:
+        n_tokens = x.shape[0]
+        if router is None:
+            ones = np.ones((n_tokens, 1), dtype=np.float32)
+            return Routing(np.zeros((n_tokens, 1), dtype=np.int32), ones, np.zeros_like(ones))
+        routing = Routing(
+            np.empty((n_tokens, n_chosen), dtype=np.int32),
+            np.empty((n_tokens, n_chosen), dtype=np.float32),
+            np.empty((n_tokens, router.shape[0]), dtype=np.float32),
+        )
+        self._context.route(x, router, *routing)
+        return routing
+
+    def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
+        """As in Ops; experts[e] is asked for only where a token has chosen e."""
+        out = np.empty(x.shape, dtype=np.float32)
+        self._context.moe(x, routing.experts, routing.weights, experts, out)
+        return out
+
+    def quantize(self, x: NDArray[Any], row: Format) -> NDArray[Any]:
+        """Weights to the storage of a format, on all threads for the tiled ones.
+
+        x        [out, in] float32, float16, or uint16 holding bfloat16 (the last two for tiled formats only)
+        returns  row.storage_shape(x.shape), row.dtype
+
+        Raises FormatError, naming the row, where a tiled format meets a number that is not finite.
+        """
+        if not row.is_tiled:
+            return row.quantize(x)
+        out = np.empty(row.storage_shape(x.shape), dtype=row.dtype)
+        source = {"f": "f32", "e": "f16", "H": "bf16"}.get(x.dtype.char, x.dtype.name)
+        bad_row = self._context.quantize(_native.Matrix(x, *x.shape, source), row.name, out)
+        if bad_row >= 0:
+            raise FormatError(
+                f"{row.name}: expected finite weights, found another in row {bad_row}; is the checkpoint damaged?"
+            )
+        return out
+
+    def read_bandwidth_gb_s(self, n_bytes: int = PROBE_BYTES) -> float:
+        """GB/s (1e9 bytes) at which all threads together read memory from end to end."""
+        return self._context.read_bandwidth(n_bytes)
+
+
+def quantizer(threads: int | None = None) -> Callable[[NDArray[np.float32], Format], NDArray[Any]]:
+    """NativeOps.quantize on that many threads; None: the CPUs this process may use."""
+    return NativeOps(threads=threads).quantize
+
+
+def read_bandwidth_gb_s(threads: int | None = None, n_bytes: int = PROBE_BYTES) -> float:
+    """GB/s at which that many threads read memory: the limit of answers."""
+    return NativeOps(threads=threads).read_bandwidth_gb_s(n_bytes)
+
+
+def machine_report() -> dict[str, Any]:
+    """The CPU, its features, the threads, and the kernels: what is here and what would be chosen; JSON values."""
+    chosen = choose_isa(None)
+    return {
+        "cpu": _native.cpu_name(),
+        "features": _native.cpu_features(),
+        "threads": _native.usable_cpus(),
+        "kernels": [
+            {"name": name, "supported": supported, "chosen": name == chosen}
+            for name, supported in _native.implementations()
+        ],
+    }

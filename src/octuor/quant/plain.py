@@ -1,0 +1,45 @@
+"""Formats that store every weight by itself: f32, f16, bf16.
+
+NumPy has no bfloat16; its numbers travel as uint16 and are converted here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octuor.quant.base import Array, Format
+
+
+def to_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Round float32 to the nearest bfloat16, ties to even, as uint16; NaN stays NaN, same shape."""
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    quiet_nan = (bits >> np.uint32(16)) | np.uint32(0x40)
+    return np.where(np.isnan(x), quiet_nan, rounded).astype(np.uint16)
+
+
+def from_bf16(x: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Widen bfloat16 held in uint16 to float32, exactly."""
+    return (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def _dequantize_bf16(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return from_bf16(data).reshape(shape)
+
+
+def _as_f32(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.asarray(data, dtype=np.float32).reshape(shape)
+
+
+def _same(x: NDArray[np.float32]) -> Array:
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def _to_f16(x: NDArray[np.float32]) -> Array:
+    return x.astype(np.float16)
+
+
+F32 = Format("f32", np.dtype(np.float32), "F32", 0.0, _same, _as_f32)
+F16 = Format("f16", np.dtype(np.float16), "F16", 2.0**-11, _to_f16, _as_f32)
+BF16 = Format("bf16", np.dtype(np.uint16), "BF16", 2.0**-8, to_bf16, _dequantize_bf16)

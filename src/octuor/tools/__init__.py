@@ -1,0 +1,1 @@
+"""Work on whole checkpoints: convert them, make random ones."""

@@ -1,0 +1,84 @@
+"""Cross-entropy over a large vocabulary without ever holding all logits.
+
+T tokens, D dim, V vocab_size, N rows whose next token the loss counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from octuor.ops import Routing
+
+SOFTMAX_ROWS = 32  # rows of float32 probabilities at a time: 4 MB at V = 32,000, so they stay in the cache
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of hidden [N, D] times head [V, D] transposed against targets [N].
+
+    Logits exist for `chunk` rows at a time, in the head's dtype; their gradient takes their place
+    and is multiplied back at once, so memory is chunk x V however many rows there are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
+        rows = hidden.to(head.dtype)
+        d_rows = torch.empty_like(rows)
+        d_head = torch.zeros(head.shape, dtype=torch.float32)
+        total = torch.zeros((), dtype=torch.float32)
+        logits = torch.empty((min(chunk, len(rows)), len(head)), dtype=head.dtype)
+        for start in range(0, len(rows), chunk):
+            own = slice(start, min(start + chunk, len(rows)))
+            gradient = logits[: own.stop - own.start]
+            torch.mm(rows[own], head.T, out=gradient)
+            for part, target in zip(
+                gradient.split(SOFTMAX_ROWS), targets[own, None].split(SOFTMAX_ROWS), strict=True
+            ):
+                total += _loss_to_gradient(part, target)
+            torch.mm(gradient, head, out=d_rows[own])
+            d_head += gradient.T @ rows[own]
+        count = max(1, len(rows))
+        ctx.save_for_backward(d_rows.to(hidden.dtype).div_(count), d_head.div_(count).to(head.dtype))
+        return total / count
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        d_rows, d_head = ctx.saved_tensors
+        return d_rows * gradients[0], d_head * gradients[0].to(d_head.dtype), None, None
+
+
+def _loss_to_gradient(logits: Tensor, target: Tensor) -> Tensor:
+    """Summed loss of a few rows of logits [n, V], which are replaced by its gradient; target [n, 1]."""
+    x = logits.float()
+    at_target = x.gather(1, target)
+    largest = x.amax(1, keepdim=True)
+    x.sub_(largest).exp_()
+    total = x.sum(1, keepdim=True)
+    x.div_(total).scatter_add_(1, target, torch.full(target.shape, -1.0))
+    logits.copy_(x)
+    return (largest + total.log() - at_target).sum()
+
+
+def next_token_loss(hidden: Tensor, head: Tensor, targets: Tensor, learned: Tensor, chunk: int) -> Tensor:
+    """Mean loss over the learned rows.
+
+    hidden   [T, D] final hidden states
+    targets  [T] int64, the token that follows each
+    learned  [T] bool, whether it counts; other rows cost nothing
+    """
+    rows = learned.nonzero()[:, 0]
+    loss: Tensor = ChunkedCrossEntropy.apply(hidden[rows], head, targets[rows], chunk)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def balance_loss(routing: Routing) -> Tensor:
+    """How unevenly experts are loaded: 1 when even, up to E when one has it all.
+
+    Source: Fedus et al. 2021, Switch Transformers, arXiv:2101.03961, eq. 4, over the A chosen experts.
+    """
+    n_experts = routing.logits.shape[1]
+    probability = torch.softmax(routing.logits, dim=-1).mean(dim=0)  # [E]
+    load = torch.bincount(routing.experts.reshape(-1), minlength=n_experts) / routing.experts.numel()
+    return n_experts * (load * probability).sum()

@@ -1,0 +1,121 @@
+"""The tree of weights that model.py walks, and the leaf that checkpoints fill it with.
+
+A reader yields Weight leaves; a backend turns each into its own kind with Ops.put. model.py sees only
+the tree, so a new kind of leaf (quantized, streamed, adapted) never changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octuor.config import ModelConfig
+from octuor.errors import ShapeError
+from octuor.quant import Format
+
+Leaf = Any  # a Weight, or what a backend's put made of it
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One matrix [out, in] or vector [n] in a number format.
+
+    data    the stored numbers: format.storage_shape(shape), format.dtype; often a view of a mapped file
+    name    its canonical name, for error messages
+    """
+
+    data: NDArray[Any]
+    shape: tuple[int, ...]
+    format: Format
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        expected = self.format.storage_shape(self.shape)
+        if tuple(self.data.shape) != expected or self.data.dtype != self.format.dtype:
+            raise ShapeError(
+                f"{self.name or 'weight'}: expected {self.format.dtype} {list(expected)} for {self.format.name} "
+                f"{list(self.shape)}, found {self.data.dtype} {list(self.data.shape)}"
+            )
+
+    def to_f32(self) -> NDArray[np.float32]:
+        """The weight's values as float32 of `shape`; a view where it is stored so."""
+        return self.format.dequantize(self.data, self.shape)
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One feed-forward expert: down(silu(gate x) * up x)."""
+
+    gate: Leaf  # [F, D]
+    up: Leaf  # [F, D]
+    down: Leaf  # [D, F]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer; router is None in a dense model."""
+
+    attention_norm: Leaf  # [D]
+    wq: Leaf  # [H*C, D]
+    wk: Leaf  # [K*C, D]
+    wv: Leaf  # [K*C, D]
+    wo: Leaf  # [D, H*C]
+    moe_norm: Leaf  # [D]
+    router: Leaf | None  # [E, D]
+    experts: Sequence[Expert]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All weights of a model."""
+
+    embed: Leaf  # [V, D]
+    layers: Sequence[Layer]
+    norm: Leaf  # [D]
+    lm_head: Leaf  # [V, D]
+
+
+def weight_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Canonical name and shape of every weight, in the order in which a forward pass meets them."""
+    d, f, v = config.dim, config.hidden_dim, config.vocab_size
+    q, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    yield "embed", (v, d)
+    for n in range(config.n_layers):
+        yield f"layers.{n}.attention_norm", (d,)
+        yield f"layers.{n}.wq", (q, d)
+        yield f"layers.{n}.wk", (kv, d)
+        yield f"layers.{n}.wv", (kv, d)
+        yield f"layers.{n}.wo", (d, q)
+        yield f"layers.{n}.moe_norm", (d,)
+        if not config.is_dense:
+            yield f"layers.{n}.router", (config.n_experts, d)
+        for e in range(config.n_experts):
+            yield f"layers.{n}.experts.{e}.gate", (f, d)
+            yield f"layers.{n}.experts.{e}.up", (f, d)
+            yield f"layers.{n}.experts.{e}.down", (d, f)
+    yield "norm", (d,)
+    yield "lm_head", (v, d)
+
+
+def build(config: ModelConfig, get: Callable[[str], Leaf]) -> Weights:
+    """Assemble the tree from canonical names; `get` is called once for each name of weight_shapes."""
+
+    def layer(n: int) -> Layer:
+        at = f"layers.{n}."
+        experts = tuple(
+            Expert(*(get(f"{at}experts.{e}.{part}") for part in ("gate", "up", "down")))
+            for e in range(config.n_experts)
+        )
+        parts = {part: get(at + part) for part in ("attention_norm", "wq", "wk", "wv", "wo", "moe_norm")}
+        return Layer(**parts, router=None if config.is_dense else get(at + "router"), experts=experts)
+
+    return Weights(
+        embed=get("embed"),
+        layers=tuple(layer(n) for n in range(config.n_layers)),
+        norm=get("norm"),
+        lm_head=get("lm_head"),
+    )

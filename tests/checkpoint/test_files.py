@@ -1,0 +1,96 @@
+"""Files are replaced whole or not at all, and mapped pages can be let go."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from octuor.checkpoint.files import drop_pages, map_file, replacing
+from octuor.errors import CheckpointError
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_the_name_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with replacing(path, 3, overwrite=False) as file:
+        file.write(b"abc")
+        assert not path.exists()
+    assert path.read_bytes() == b"abc"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(error), replacing(path, 3, overwrite=True) as file:
+        file.write(b"abc")
+        raise error
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_existing_file_is_kept_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(CheckpointError, match="expected a new file, found a file of that name"):
+        with replacing(path, 3, overwrite=False):
+            pytest.fail("the block must not run")
+    with replacing(path, 3, overwrite=True) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_is_not_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="name a file in it"), replacing(tmp_path, 3, overwrite=True):
+        pytest.fail("the block must not run")
+
+
+def test_a_disk_without_room_is_refused_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 93, 7))
+    with pytest.raises(CheckpointError, match="expected 10 bytes free on its disk, found 7; free 3 bytes"):
+        with replacing(tmp_path / "x", 10, overwrite=False):
+            pytest.fail("the block must not run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_leftover_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x.partial").write_bytes(b"half a file")
+    with replacing(tmp_path / "x", 3, overwrite=False) as file:
+        file.write(b"abc")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_of_two_writers_the_later_one_wins_and_the_other_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with pytest.raises(CheckpointError, match="another process"), replacing(path, 3, overwrite=False) as first:
+        first.write(b"abc")
+        with replacing(path, 3, overwrite=False) as second:
+            second.write(b"xyz")
+    assert path.read_bytes() == b"xyz"
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        with replacing(tmp_path / "none" / "x", 3, overwrite=False):
+            pytest.fail("the block must not run")
+
+
+def test_dropped_pages_are_read_again(tmp_path: Path) -> None:
+    expected = np.arange(5 * 4096, dtype=np.uint16)
+    (tmp_path / "x").write_bytes(expected.tobytes())
+    view = map_file(tmp_path / "x")[2:].view(np.uint16)[1000:9000]
+    assert view.sum(dtype=np.int64) == expected[1001:9001].sum(dtype=np.int64)
+    drop_pages(view)
+    np.testing.assert_array_equal(view, expected[1001:9001])
+
+
+def test_drop_pages_leaves_other_arrays_alone() -> None:
+    x = np.ones((4096, 4))
+    drop_pages(x[1:])
+    assert x.sum() == x.size

@@ -1,0 +1,204 @@
+"""Hugging Face folders: every layout gives the same weights; what is missing or wrong is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from octuor.checkpoint import open_checkpoint
+from octuor.checkpoint.huggingface import open_huggingface, write_huggingface
+from octuor.config import ModelConfig
+from octuor.errors import CheckpointError, FormatError
+from octuor.quant import BF16, F16, F32, Q4, Format
+from octuor.quant.plain import from_bf16, to_bf16
+from octuor.weights import weight_shapes
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+def assert_holds(path: Path, arrays: Arrays) -> None:
+    checkpoint = open_huggingface(path)
+    assert set(checkpoint.names) == set(arrays)
+    for name in checkpoint.names:
+        weight = checkpoint.get(name)
+        assert weight.name == name
+        np.testing.assert_array_equal(weight.to_f32(), arrays[name], err_msg=name)
+
+
+def fused(config: ModelConfig, arrays: Arrays, tensors: Arrays) -> Arrays:
+    """The toy's tensors as transformers 5 holds them in memory."""
+    out = {name: x for name, x in tensors.items() if "block_sparse_moe" not in name}
+    for n in range(config.n_layers):
+        at, experts = f"model.layers.{n}.mlp.", f"layers.{n}.experts."
+        each = range(config.n_experts)
+        out[at + "gate.weight"] = arrays[f"layers.{n}.router"]
+        out[at + "experts.gate_up_proj"] = np.stack(
+            [np.concatenate([arrays[f"{experts}{e}.gate"], arrays[f"{experts}{e}.up"]]) for e in each]
+        )
+        out[at + "experts.down_proj"] = np.stack([arrays[f"{experts}{e}.down"] for e in each])
+    return out
+
+
+def test_one_file(folder: Any, arrays: Arrays, config: ModelConfig) -> None:
+    path = folder()
+    assert_holds(path, arrays)
+    checkpoint = open_checkpoint(path)
+    assert (checkpoint.config, checkpoint.kind, checkpoint.source) == (config, "Hugging Face", path)
+    assert checkpoint.tokenizer is None
+    assert checkpoint.n_bytes == sum(x.nbytes for x in arrays.values())
+
+
+def test_shards(folder: Any, arrays: Arrays) -> None:
+    assert_holds(folder(shards=3), arrays)
+
+
+def test_fused_experts(folder: Any, arrays: Arrays, tensors: Arrays, config: ModelConfig) -> None:
+    path = folder(fused(config, arrays, tensors))
+    assert_holds(path, arrays)
+    down = open_huggingface(path).get("layers.0.experts.1.down")
+    assert down.data.flags.c_contiguous and not down.data.flags.owndata
+
+
+def test_bfloat16_and_float16(folder: Any, arrays: Arrays, tensors: Arrays) -> None:
+    path = folder({name: to_bf16(x) for name, x in tensors.items()}, dtype="BF16")
+    assert_holds(path, {name: from_bf16(to_bf16(x)) for name, x in arrays.items()})
+    assert open_huggingface(path).get("embed").format == BF16
+
+
+def test_tied_embeddings(folder: Any, arrays: Arrays, tensors: Arrays) -> None:
+    del tensors["lm_head.weight"]
+    assert_holds(folder(tensors, tie_word_embeddings=True), arrays | {"lm_head": arrays["embed"]})
+
+
+def test_tensors_that_are_not_ours_are_left_alone(folder: Any, arrays: Arrays, tensors: Arrays) -> None:
+    old = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(6, dtype=np.float32)}
+    assert_holds(folder(tensors | old), arrays)
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen", "kind"),
+    [
+        (["tokenizer.json", "tokenizer.model"], "tokenizer.model", "tokenizer.model"),
+        (["tokenizer.model.v3"], "tokenizer.model.v3", "tokenizer.model"),
+        (["tokenizer.json"], "tokenizer.json", "tokenizer.json"),
+    ],
+)
+def test_tokenizer(folder: Any, files: list[str], chosen: str, kind: str) -> None:
+    path = folder()
+    for file in files:
+        (path / file).write_bytes(file.encode())
+    checkpoint = open_huggingface(path)
+    assert (checkpoint.tokenizer, checkpoint.tokenizer_kind) == (path / chosen, kind)
+    assert checkpoint.tokenizer_bytes() == chosen.encode()
+
+
+def test_missing_shards_are_named(folder: Any) -> None:
+    path = folder(shards=3)
+    (path / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"expected 3 shards, 1 are missing \(model-00002-of-00003.safetensors\)"):
+        open_huggingface(path)
+
+
+def test_a_truncated_shard_is_named(folder: Any) -> None:
+    path = folder(shards=3)
+    shard = path / "model-00002-of-00003.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="model-00002-of-00003.safetensors: expected .* download it again"):
+        open_huggingface(path)
+
+
+def test_a_missing_weight_is_named(folder: Any, tensors: Arrays) -> None:
+    del tensors["model.layers.1.block_sparse_moe.experts.2.w3.weight"]
+    with pytest.raises(CheckpointError, match=r"layers.1.experts.2.up: expected a tensor model.layers.1.block_sparse"):
+        open_huggingface(folder(tensors))
+
+
+def test_a_missing_lm_head_is_an_error_unless_tied(folder: Any, tensors: Arrays) -> None:
+    del tensors["lm_head.weight"]
+    with pytest.raises(CheckpointError, match=r"lm_head: expected a tensor lm_head.weight"):
+        open_huggingface(folder(tensors))
+
+
+def test_a_wrong_shape_is_placed(folder: Any, tensors: Arrays) -> None:
+    name = "model.layers.1.self_attn.q_proj.weight"
+    tensors[name] = tensors[name][:24]
+    with pytest.raises(
+        CheckpointError, match=r"layers.1.wq: expected \[48, 40\], file has \[24, 40\] .*model.safetensors"
+    ):
+        open_huggingface(folder(tensors))
+
+
+def test_other_dtypes_are_refused(folder: Any, tensors: Arrays) -> None:
+    path = folder({name: x.astype(np.int8) for name, x in tensors.items()}, dtype="I8")
+    with pytest.raises(CheckpointError, match="embed: expected F32, F16, BF16, file has I8"):
+        open_huggingface(path)
+
+
+def test_a_folder_with_other_weights_only(folder: Any) -> None:
+    path = folder()
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="found pytorch_model.bin"):
+        open_huggingface(path)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": 3}'])
+def test_a_broken_index(folder: Any, text: str) -> None:
+    path = folder(shards=2)
+    (path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match="weight_map"):
+        open_huggingface(path)
+
+
+@pytest.mark.parametrize("row", [F32, F16, BF16])
+def test_export_reads_back(tmp_path: Path, config: ModelConfig, arrays: Arrays, row: Format) -> None:
+    path = tmp_path / "new" / "model"
+    (tmp_path / "tokenizer.model").write_bytes(b"pieces")
+    n_bytes = write_huggingface(path, config, arrays.__getitem__, row, tmp_path / "tokenizer.model")
+    assert n_bytes == (path / "model.safetensors").stat().st_size
+    assert_holds(path, {name: row.dequantize(row.quantize(x), x.shape) for name, x in arrays.items()})
+    checkpoint = open_huggingface(path)
+    assert checkpoint.config == config
+    assert checkpoint.tokenizer_bytes() == b"pieces"
+
+
+def test_export_uses_the_names_of_files(tmp_path: Path, config: ModelConfig, arrays: Arrays, tensors: Arrays) -> None:
+    write_huggingface(tmp_path / "model", config, arrays.__getitem__, F32)
+    with safe_open(tmp_path / "model" / "model.safetensors", framework="np") as file:
+        assert set(file.keys()) == set(tensors)
+        assert file.metadata() == {"format": "pt"}  # transformers looks for it
+
+
+def test_export_of_a_dense_model(tmp_path: Path, config: ModelConfig) -> None:
+    dense = replace(config, n_experts=1, n_experts_per_token=1)
+    rng = np.random.default_rng(1)
+    arrays = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in weight_shapes(dense)}
+    write_huggingface(tmp_path / "model", dense, arrays.__getitem__, F32)
+    assert_holds(tmp_path / "model", arrays)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "mistral"
+
+
+def test_export_does_not_replace_a_checkpoint(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
+    write_huggingface(tmp_path, config, arrays.__getitem__, F32)
+    with pytest.raises(CheckpointError, match="expected a new folder, found a checkpoint"):
+        write_huggingface(tmp_path, config, arrays.__getitem__, BF16)
+    write_huggingface(tmp_path, config, arrays.__getitem__, BF16, overwrite=True)
+    assert open_huggingface(tmp_path).get("norm").format == BF16
+
+
+def test_export_takes_plain_formats_only(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
+    with pytest.raises(FormatError, match="expected f32 or f16 or bf16, found 'q4'"):
+        write_huggingface(tmp_path / "model", config, arrays.__getitem__, Q4)
+
+
+def test_an_interrupted_export_is_not_a_checkpoint(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
+    del arrays["layers.1.wo"]
+    with pytest.raises(KeyError):
+        write_huggingface(tmp_path / "model", config, arrays.__getitem__, F32)
+    assert not list((tmp_path / "model").iterdir())
