@@ -12,10 +12,7 @@ from octuor.batch import Batch, step, whole
 from octuor.cache import KVCache, SequenceCache
 from octuor.config import ModelConfig
 from octuor.ops import Ops
-try:
-    from octuor.ops.native import NativeOps, implementations
-except ImportError:
-    def implementations(): return ()
+from octuor.ops.native import NativeOps, implementations
 from octuor.ops.reference import ReferenceOps
 from octuor.quant import F32, Format
 from octuor.weights import Weight, Weights, build, weight_shapes

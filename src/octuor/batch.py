@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from octuor.errors import CapacityError
+
 if TYPE_CHECKING:
     from octuor.cache import KVCache, SequenceCache
 
@@ -71,14 +73,20 @@ def whole(sequences: Sequence[Sequence[int] | NDArray[np.int32]]) -> Batch:
 def step(cache: KVCache, work: Sequence[tuple[SequenceCache, Sequence[int]]]) -> Batch:
     """A batch that continues cached sequences, each with its next tokens.
 
-    Room is taken in the cache here, so a cache that is full raises CapacityError before anything runs.
+    Room is taken in the cache here, so a cache that is full raises CapacityError before anything runs,
+    and no sequence has grown.
     """
     starts = [0]
     tokens: list[int] = []
     positions = []
-    for sequence, new in work:
+    for n_done, (sequence, new) in enumerate(work):
         positions.append(np.arange(sequence.length, sequence.length + len(new), dtype=np.int32))
-        cache.append(sequence, len(new))
+        try:
+            cache.append(sequence, len(new))
+        except CapacityError:
+            for grown, added in work[:n_done]:
+                cache.truncate(grown, grown.length - len(added))
+            raise
         tokens.extend(new)
         starts.append(len(tokens))
     return Batch(

@@ -92,9 +92,11 @@ class ModelConfig:
     def from_json(cls, text: str, where: str) -> ModelConfig:
         """Read to_json's output; `where` names the file in errors."""
         try:
-            data: dict[str, Any] = json.loads(text)
+            data: Any = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{where}: expected a JSON config, found unreadable text ({error})") from error
+        if not isinstance(data, dict):
+            raise ConfigError(f"{where}: expected a JSON object as config, found {type(data).__name__}")
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise ConfigError(f"{where}: unknown config fields {unknown}; was it written by a newer octuor?")

@@ -97,7 +97,7 @@ def folder(tmp_path: Path, settings: dict[str, Any], tensors: Arrays) -> Folder:
         if shards == 1:
             save(path / "model.safetensors", tensors, dtype)
             return path
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for i in range(shards):
             part = {name: tensors[name] for name in list(tensors)[i::shards]}
             file = f"model-{i + 1:05}-of-{shards:05}.safetensors"

@@ -15,6 +15,12 @@ from octuor.errors import CheckpointError
 Usage = namedtuple("Usage", "total used free")
 
 
+def refused(path: Path, n_bytes: int, message: str) -> None:
+    """Nothing may be written: the block of `replacing` must not run."""
+    with pytest.raises(CheckpointError, match=message), replacing(path, n_bytes, overwrite=False):
+        pytest.fail("the block must not run")
+
+
 def test_the_name_appears_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "x"
     with replacing(path, 3, overwrite=False) as file:
@@ -28,9 +34,14 @@ def test_the_name_appears_at_the_end(tmp_path: Path) -> None:
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    with pytest.raises(error), replacing(path, 3, overwrite=True) as file:
-        file.write(b"abc")
-        raise error
+
+    def write_half() -> None:
+        with replacing(path, 3, overwrite=True) as file:
+            file.write(b"a")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -38,24 +49,19 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, error: type[
 def test_an_existing_file_is_kept_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    with pytest.raises(CheckpointError, match="expected a new file, found a file of that name"):
-        with replacing(path, 3, overwrite=False):
-            pytest.fail("the block must not run")
+    refused(path, 3, "expected a new file, found a file of that name")
     with replacing(path, 3, overwrite=True) as file:
         file.write(b"new")
     assert path.read_bytes() == b"new"
 
 
 def test_a_folder_is_not_overwritten(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="name a file in it"), replacing(tmp_path, 3, overwrite=True):
-        pytest.fail("the block must not run")
+    refused(tmp_path, 3, "found a folder; name a file in it")
 
 
 def test_a_disk_without_room_is_refused_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 93, 7))
-    with pytest.raises(CheckpointError, match="expected 10 bytes free on its disk, found 7; free 3 bytes"):
-        with replacing(tmp_path / "x", 10, overwrite=False):
-            pytest.fail("the block must not run")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100, 93, 7))
+    refused(tmp_path / "x", 10, "expected 10 bytes free on its disk, found 7; free 3 bytes")
     assert not list(tmp_path.iterdir())
 
 
@@ -68,17 +74,20 @@ def test_a_leftover_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
 
 def test_of_two_writers_the_later_one_wins_and_the_other_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    with pytest.raises(CheckpointError, match="another process"), replacing(path, 3, overwrite=False) as first:
-        first.write(b"abc")
-        with replacing(path, 3, overwrite=False) as second:
-            second.write(b"xyz")
+
+    def write_both() -> None:
+        with replacing(path, 3, overwrite=False) as first:
+            first.write(b"abc")
+            with replacing(path, 3, overwrite=False) as second:
+                second.write(b"xyz")
+
+    with pytest.raises(CheckpointError, match="another process"):
+        write_both()
     assert path.read_bytes() == b"xyz"
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be written"):
-        with replacing(tmp_path / "none" / "x", 3, overwrite=False):
-            pytest.fail("the block must not run")
+    refused(tmp_path / "none" / "x", 3, "cannot be written")
 
 
 def test_dropped_pages_are_read_again(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_fused_experts(folder: Any, arrays: Arrays, tensors: Arrays, config: Mod
     path = folder(fused(config, arrays, tensors))
     assert_holds(path, arrays)
     down = open_huggingface(path).get("layers.0.experts.1.down")
-    assert down.data.flags.c_contiguous and not down.data.flags.owndata
+    assert down.data.flags.c_contiguous
+    assert not down.data.flags.owndata
 
 
 def test_bfloat16_and_float16(folder: Any, arrays: Arrays, tensors: Arrays) -> None:
@@ -110,7 +111,7 @@ def test_a_truncated_shard_is_named(folder: Any) -> None:
     path = folder(shards=3)
     shard = path / "model-00002-of-00003.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="model-00002-of-00003.safetensors: expected .* download it again"):
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00003.safetensors: expected .* download it again"):
         open_huggingface(path)
 
 
@@ -137,14 +138,14 @@ def test_a_wrong_shape_is_placed(folder: Any, tensors: Arrays) -> None:
 
 def test_other_dtypes_are_refused(folder: Any, tensors: Arrays) -> None:
     path = folder({name: x.astype(np.int8) for name, x in tensors.items()}, dtype="I8")
-    with pytest.raises(CheckpointError, match="embed: expected F32, F16, BF16, file has I8"):
+    with pytest.raises(CheckpointError, match=r"embed: expected F32, F16, BF16, file has I8"):
         open_huggingface(path)
 
 
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
     (path / "model.safetensors").rename(path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="found pytorch_model.bin"):
+    with pytest.raises(CheckpointError, match=r"found pytorch_model.bin"):
         open_huggingface(path)
 
 
@@ -193,7 +194,7 @@ def test_export_does_not_replace_a_checkpoint(tmp_path: Path, config: ModelConfi
 
 
 def test_export_takes_plain_formats_only(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
-    with pytest.raises(FormatError, match="expected f32 or f16 or bf16, found 'q4'"):
+    with pytest.raises(FormatError, match=r"expected f32 or f16 or bf16, found 'q4'"):
         write_huggingface(tmp_path / "model", config, arrays.__getitem__, Q4)
 
 

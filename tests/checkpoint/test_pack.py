@@ -166,19 +166,20 @@ def test_refused(pack: Path, changes: dict[str, str], message: str) -> None:
 def test_an_unknown_number_format_asks_for_an_upgrade(pack: Path) -> None:
     rows = json.loads(SafetensorsFile(pack).metadata["tensors"])
     rows["layers.0.wv"]["format"] = "q3"
-    with pytest.raises(CheckpointError, match="expected one of .* found 'q3'; upgrade octuor"):
+    with pytest.raises(CheckpointError, match=r"expected one of .* found 'q3'; upgrade octuor"):
         open_pack(rewritten(pack, tensors=json.dumps(rows)))
 
 
 def test_storage_that_does_not_fit_its_format_is_refused(pack: Path) -> None:
     rows = json.loads(SafetensorsFile(pack).metadata["tensors"])
     rows["layers.0.wv"]["format"] = "q8"
-    with pytest.raises(CheckpointError, match=r"layers.0.wv: expected U8 \[1, 1, 16512\] for q8 \[24, 40\], file has F32"):
+    message = r"layers.0.wv: expected U8 \[1, 1, 16512\] for q8 \[24, 40\], file has F32"
+    with pytest.raises(CheckpointError, match=message):
         open_pack(rewritten(pack, tensors=json.dumps(rows)))
 
 
 def test_a_config_from_the_future_is_placed(pack: Path) -> None:
-    with pytest.raises(ConfigError, match="changed.octuor: unknown config fields"):
+    with pytest.raises(ConfigError, match=r"changed.octuor: unknown config fields"):
         open_pack(rewritten(pack, config='{"n_wheels": 4}'))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -18,7 +19,7 @@ A = np.arange(12, dtype=np.float32).reshape(3, 4)
 B = np.arange(5, dtype=np.int64)
 EMPTY = np.zeros((0, 4), dtype=np.float16)
 BITS = np.array([0x3F80, 0xC000], dtype=np.uint16)  # 1.0 and -2.0 in bfloat16
-ARRAYS = {"b": B, "bits": BITS, "a": A, "empty": EMPTY}
+ARRAYS: dict[str, NDArray[Any]] = {"b": B, "bits": BITS, "a": A, "empty": EMPTY}
 TENSORS = [Tensor("b", "I64", (5,)), Tensor("bits", "BF16", (2,)), Tensor("a", "F32", (3, 4)),
            Tensor("empty", "F16", (0, 4))]  # fmt: skip
 

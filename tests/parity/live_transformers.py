@@ -83,10 +83,16 @@ def test_gradients_of_all_parameters(case: Case, tmp_path: Path) -> None:
     hidden = model.forward(ops, weights, case.config, whole([case.prompt]))
     cross_entropy(model.logits(ops, weights, hidden)[:-1], ids[1:]).backward()
 
+    theirs = {name: gradient(oracle, name, case.config).numpy() for name in ours}
+    largest = max(float(np.abs(grad).max()) for grad in theirs.values())
     for name, parameter in ours.items():
-        theirs = gradient(oracle, name, case.config)
-        grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        assert relative_error(grad.numpy(), theirs.numpy()) <= GRADIENT_TOLERANCE, name
+        grad = np.zeros(parameter.shape, np.float32) if parameter.grad is None else parameter.grad.numpy()
+        if name.endswith("router") and case.config.n_experts_per_token == 1:
+            # the one expert's weight is always 1; transformers divides p by p, and roundoff is left
+            assert not grad.any(), name
+            assert np.abs(theirs[name]).max() <= GRADIENT_TOLERANCE * largest, name
+        else:
+            assert relative_error(grad, theirs[name]) <= GRADIENT_TOLERANCE, name
 
 
 @pytest.mark.parametrize("case", FILE_CASES, ids=lambda case: case.name)

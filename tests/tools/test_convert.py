@@ -6,6 +6,7 @@ import shutil
 import tracemalloc
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from octuor.errors import CheckpointError, FormatError
 from octuor.model import forward, logits
 from octuor.ops.reference import ReferenceOps
 from octuor.quant import BF16, F16, F32, FORMATS, Format
+from octuor.quant.plain import from_bf16
 from octuor.tools import convert as module
 from octuor.tools.convert import convert
 from octuor.weights import weight_shapes
@@ -27,6 +29,7 @@ Arrays = dict[str, NDArray[np.float32]]
 CONFIG = ModelConfig(
     dim=40, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=12, hidden_dim=72, vocab_size=300, n_experts=3
 )  # fmt: skip
+SAME_ERROR = 0.02  # two searches that break ties their own way lose as much
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -49,10 +52,15 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_WEIGHTS", 1)
 
 
+def in_numpy(x: NDArray[Any], row: Format) -> NDArray[Any]:
+    """The formats' definition as a quantizer."""
+    return row.quantize(from_bf16(x) if x.dtype == BF16.dtype else x.astype(np.float32))
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
 def test_blocks_join_to_the_whole_weight(tmp_path: Path, source: Path, arrays: Arrays, row: Format) -> None:
-    report = convert(source, tmp_path / "x.octuor", row.name)
+    report = convert(source, tmp_path / "x.octuor", row.name, quantize=in_numpy)
     assert report.bytes_in == sum(x.nbytes for x in arrays.values())
     assert report.bytes_out == (tmp_path / "x.octuor").stat().st_size
     assert report.seconds > 0
@@ -122,12 +130,25 @@ def test_progress_ends_at_the_total(tmp_path: Path, source: Path) -> None:
     assert len(seen) > len(open_checkpoint(source).names)
 
 
+@pytest.mark.parametrize("stored", [F32, F16, BF16], ids=lambda row: row.name)
+@pytest.mark.parametrize("target", ["q8", "q4"])
+def test_the_native_quantizer_is_the_default(tmp_path: Path, arrays: Arrays, stored: Format, target: str) -> None:
+    write_huggingface(tmp_path / "hf", CONFIG, arrays.__getitem__, stored)
+    convert(tmp_path / "hf", tmp_path / "native.octuor", target)
+    convert(tmp_path / "hf", tmp_path / "numpy.octuor", target, quantize=in_numpy)
+    native, numpy = open_checkpoint(tmp_path / "native.octuor"), open_checkpoint(tmp_path / "numpy.octuor")
+    for name in native.names:
+        x = stored.dequantize(stored.quantize(arrays[name]), arrays[name].shape)
+        found, expected = (np.abs(each.get(name).to_f32() - x).mean() for each in (native, numpy))
+        assert found == pytest.approx(expected, rel=SAME_ERROR), name
+
+
 def test_the_quantizer_is_an_argument(tmp_path: Path, source: Path) -> None:
     used: list[str] = []
 
-    def quantize(x: NDArray[np.float32], row: Format) -> NDArray[np.uint8]:
-        used.append(row.name)
-        return row.quantize(x)
+    def quantize(x: NDArray[Any], target: Format) -> NDArray[Any]:
+        used.append(target.name)
+        return target.quantize(x)
 
     convert(source, tmp_path / "x.octuor", "q8", quantize=quantize)
     assert set(used) == {"q8"}
@@ -175,10 +196,10 @@ def test_a_full_disk_is_told_before_anything_is_written(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, 0))
 
-    def must_not_run(x: NDArray[np.float32], row: Format) -> NDArray[np.uint8]:
-        pytest.fail("nothing is to be quantized")
+    def must_not_run(x: NDArray[Any], _: Format) -> NDArray[Any]:
+        pytest.fail(f"a matrix {x.shape} is quantized")
 
     with pytest.raises(CheckpointError, match="bytes free on its disk, found 0"):
         convert(source, tmp_path / "x.octuor", "q8", quantize=must_not_run)
@@ -198,9 +219,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["f32", "q8"])
-def test_memory_does_not_grow_with_the_weights(
-    tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_does_not_grow_with_the_weights(tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A matrix of 36 MB (as f32) is held in blocks of 2 MB; NumPy reports its memory to tracemalloc."""
     config = ModelConfig(
         dim=256, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=128, hidden_dim=256, vocab_size=35_000, n_experts=2

@@ -24,7 +24,7 @@ from octuor.weights import Weight
 
 # whole tiles of 64 x 256, so that the pools are used, and deep enough for small leanings to add up
 CONFIG = ModelConfig(
-    dim=256, n_layers=20, n_heads=4, n_kv_heads=2, head_dim=64, hidden_dim=256, vocab_size=512, max_seq_len=512
+    dim=256, n_layers=12, n_heads=4, n_kv_heads=2, head_dim=64, hidden_dim=256, vocab_size=512, max_seq_len=512
 )  # fmt: skip
 RAGGED = ModelConfig(
     dim=40, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=12, hidden_dim=72, vocab_size=100, n_experts=3
@@ -89,7 +89,8 @@ def test_ragged_shapes_are_padded_with_zeros(tmp_path: Path, name: str) -> None:
     if row.is_tiled:
         padded = row.dequantize(weight.data, (128, 256))
         assert padded[:72, :40].any(axis=1).all()
-        assert not padded[72:].any() and not padded[:, 40:].any()
+        assert not padded[72:].any()
+        assert not padded[:, 40:].any()
     assert weight.to_f32().std() == pytest.approx(RAGGED.dim**-0.5, rel=0.1)
 
 
@@ -114,7 +115,7 @@ def test_layers_overrides_and_progress(tmp_path: Path) -> None:
 
 
 def test_the_disk_is_asked_first_about_the_true_geometry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2000, 1000, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2000, 1000, 1000))
     with pytest.raises(CheckpointError, match=r"expected (\d+) bytes free") as caught:
         synth(tmp_path / "x.octuor", "mixtral-8x7b", "bf16")
     wanted = int(str(caught.value).split("expected ")[1].split()[0])
@@ -123,7 +124,7 @@ def test_the_disk_is_asked_first_about_the_true_geometry(tmp_path: Path, monkeyp
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected one of mixtral-8x7b, .* found 'mixtral'"):
+    with pytest.raises(ConfigError, match=r"expected one of mixtral-8x7b, .* found 'mixtral'"):
         synth(tmp_path / "x.octuor", "mixtral", "q4")
     with pytest.raises(FormatError, match="found 'q3'"):
         synth(tmp_path / "x.octuor", CONFIG, "q3")

@@ -19,6 +19,9 @@ def download(repo_id: str) -> Path:
     """
     from huggingface_hub import errors, snapshot_download
 
+    # the HTTP library's own, whichever this version uses
+    transport_error: type[BaseException] = errors.HfHubHTTPError.__bases__[0]
+
     try:
         return Path(snapshot_download(repo_id, allow_patterns=PATTERNS, ignore_patterns=IGNORED))
     except errors.GatedRepoError as error:
@@ -31,7 +34,7 @@ def download(repo_id: str) -> Path:
             f"{repo_id}: no such folder here and no such model on the Hugging Face Hub; check the spelling, "
             "or run `hf auth login` if it is private"
         ) from error
-    except (OSError, errors.HTTPError) as error:
+    except (OSError, transport_error) as error:
         raise CheckpointError(
             f"{repo_id}: no such folder here, and the Hugging Face Hub could not be reached or the download "
             f"failed ({_first_line(error)}); try again with a network (finished files are kept), or name a folder "

@@ -131,10 +131,13 @@ def write_huggingface(
     except OSError as error:
         raise CheckpointError(f"{path}: cannot make the folder ({error.strerror}); choose another") from error
     if (path / "config.json").exists() and not overwrite:
-        raise CheckpointError(f"{path}: expected a new folder, found a checkpoint; choose another, or ask to overwrite it")
+        raise CheckpointError(
+            f"{path}: expected a new folder, found a checkpoint; choose another, or ask to overwrite it"
+        )
     n_bytes = write_safetensors(path / SINGLE, tensors, pieces, {"format": "pt"}, overwrite=True)
     if tokenizer is not None:
-        _write(path / tokenizer.name, tokenizer.read_bytes())
+        name = "tokenizer.json" if tokenizer.suffix == ".json" else "tokenizer.model"  # what readers look for
+        _write(path / name, tokenizer.read_bytes())
     _write(path / "config.json", text)
     return n_bytes
 
@@ -184,7 +187,9 @@ def _shard_names(index: Path) -> list[str]:
         weight_map: Mapping[str, str] = json.loads(index.read_bytes())["weight_map"]
         return sorted(set(weight_map.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: expected a JSON object with weight_map, found {error!r}; download it again") from error
+        raise CheckpointError(
+            f"{index}: expected a JSON object with weight_map, found {error!r}; download it again"
+        ) from error
 
 
 def _check(name: str, place: Place, file: SafetensorsFile) -> None:

@@ -50,7 +50,9 @@ def read_config(path: Path) -> HuggingFaceConfig:
         raise CheckpointError(f"{path}: expected a JSON object, found a {type(data).__name__}; download it again")
     family = _supported(data, path)
     if missing := [field for field in _REQUIRED if data.get(field) is None]:
-        raise CheckpointError(f"{path}: expected the field {missing[0]}, found none; is this the model's own config.json?")
+        raise CheckpointError(
+            f"{path}: expected the field {missing[0]}, found none; is this the model's own config.json?"
+        )
     n_heads = data["num_attention_heads"]
     is_mixture = data["model_type"] == "mixtral"
     try:

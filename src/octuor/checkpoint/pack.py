@@ -118,7 +118,9 @@ def open_pack(path: Path) -> Checkpoint:
     """Map a pack. Raises CheckpointError if it is not one, is damaged, or is newer than this reader."""
     file = SafetensorsFile(path)
     if (found := file.metadata.get("format")) != FORMAT:
-        raise CheckpointError(f"{path}: expected metadata format {FORMAT!r}, found {found!r}; make one with `octuor convert`")
+        raise CheckpointError(
+            f"{path}: expected metadata format {FORMAT!r}, found {found!r}; make one with `octuor convert`"
+        )
     version = file.metadata.get("version", "")
     if not version.isdecimal() or int(version) > VERSION:
         raise CheckpointError(f"{path}: expected pack version {VERSION}, found {version!r}; upgrade octuor to read it")

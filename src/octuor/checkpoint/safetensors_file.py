@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from octuor.checkpoint.files import map_file, replacing
 from octuor.errors import CheckpointError
@@ -83,7 +82,9 @@ class SafetensorsFile:
         self._bytes = map_file(path)
         header = self._read_header()
         self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
-        entries = sorted((self._entry(name, header[name]) for name in header), key=lambda entry: (entry.begin, entry.end))
+        entries = sorted(
+            (self._entry(name, header[name]) for name in header), key=lambda entry: (entry.begin, entry.end)
+        )
         self.tensors = {entry.name: entry for entry in entries}
         at = 0
         for entry in entries:
@@ -182,12 +183,12 @@ def write_safetensors(
             written = 0
             for piece in pieces(tensor.name):
                 assert piece.dtype == DTYPES[tensor.dtype], (tensor, piece.dtype)
-                file.write(as_bytes(piece))
+                file.write(_bytes(piece))
                 written += piece.nbytes
             assert written == tensor.n_bytes, (tensor, written)
     return total
 
 
-def as_bytes(array: Array) -> NDArray[np.uint8]:
-    """The bytes of an array in row order, a view where it is contiguous."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _bytes(array: Array) -> memoryview:
+    """The bytes of an array in row order, without a copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -7,9 +7,10 @@ source's mapped pages are let go behind the block at work. Readers know where we
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ from octuor.checkpoint.open import open_checkpoint
 from octuor.checkpoint.pack import TokenizerFile, write_pack
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
-from octuor.quant import BF16, F32, Format, find_format
-from octuor.quant.base import Array
+from octuor.quant import BF16, F16, F32, Format, find_format
+from octuor.quant.base import Array, ceil_div
 from octuor.weights import Weight, weight_shapes
 
 CHUNK_WEIGHTS = 4 << 20  # weights at work at once: 16 MiB as float32
@@ -29,7 +30,7 @@ ROW_MULTIPLE = 64  # blocks of rows end where the tiles of every tiled format en
 MATRICES = ("embed", "wq", "wk", "wv", "wo", "gate", "up", "down", "lm_head")
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
-Quantize = Callable[[NDArray[np.float32], Format], Array]
+Quantize = Callable[[NDArray[Any], Format], Array]  # float32, float16 or bfloat16 (as uint16) [out, in] to storage
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,13 @@ class ConvertReport:
     seconds: float
 
 
-def default_quantize(x: NDArray[np.float32], row: Format) -> Array:
-    """Float32 [out, in] to the storage of a format."""
-    return row.quantize(x)
-
-
 def convert(
     source: str | Path | Checkpoint,
     out: Path,
     format_name: str,
     *,
     overrides: Mapping[str, str] | None = None,
-    quantize: Quantize = default_quantize,
+    quantize: Quantize | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> ConvertReport:
@@ -61,6 +57,7 @@ def convert(
 
     format_name  for all matrices but the router; norms and router are kept as f32, they are small and decide much
     overrides    other formats by part, such as {"embed": "q8", "lm_head": "q8"}; parts are those of MATRICES
+    quantize     makes tiles; None: the native kernels on all CPUs that this process may use
     progress     called after each block of rows with bytes of the source done and in all
 
     A conversion that is interrupted leaves nothing under the output's name; run again, it starts again.
@@ -70,15 +67,17 @@ def convert(
     began = time.perf_counter()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     formats = choose_formats(checkpoint.config, format_name, overrides or {})
+    make_tiles = quantize or native_quantizer()
     total, done = checkpoint.n_bytes, 0
 
-    def pieces(name: str) -> Iterable[Array]:
+    def pieces(name: str) -> Iterator[Array]:
         nonlocal done
-        weight = checkpoint.get(name)
-        for stored, start, stop in _blocks(weight):
-            yield _convert_block(weight, stored, start, stop, formats[name], quantize)
-            drop_pages(stored)
-            done += stored.nbytes
+        first_row = 0
+        for block in _blocks(checkpoint.get(name)):
+            yield _convert_block(block, first_row, formats[name], make_tiles)
+            drop_pages(block.data)
+            first_row += block.shape[0]
+            done += block.data.nbytes
             if progress is not None:
                 progress(done, total)
 
@@ -98,8 +97,15 @@ def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str
     return {name: by_part.get(name.rpartition(".")[2], F32) for name, _ in weight_shapes(config)}
 
 
-def _blocks(weight: Weight) -> Iterable[tuple[Array, int, int]]:
-    """A weight's stored rows in order: (stored, first row, end row) of each block."""
+def native_quantizer() -> Quantize:
+    """The default quantizer; made where it is needed, for the extension takes time to load."""
+    from octuor.ops.native import quantizer
+
+    return quantizer()
+
+
+def _blocks(weight: Weight) -> Iterator[Weight]:
+    """A weight cut into blocks of whole rows, in order, each a view."""
     n_rows, *inputs = weight.shape
     step = CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // ROW_MULTIPLE * ROW_MULTIPLE
     step = max(step, ROW_MULTIPLE)
@@ -107,36 +113,33 @@ def _blocks(weight: Weight) -> Iterable[tuple[Array, int, int]]:
     assert step % tile_rows == 0, weight.format
     for start in range(0, n_rows, step):
         stop = min(start + step, n_rows)
-        yield weight.data[start // tile_rows : -(-stop // tile_rows)], start, stop
+        data = weight.data[start // tile_rows : ceil_div(stop, tile_rows)]
+        yield Weight(data, (stop - start, *inputs), weight.format, weight.name)
 
 
-def _convert_block(
-    weight: Weight, stored: Array, start: int, stop: int, target: Format, quantize: Quantize
-) -> Array:
-    if target == weight.format:
-        if not target.is_tiled:
-            _check_finite(_finite(stored, target), weight.name, start)
-        return stored
-    x = weight.format.dequantize(stored, (stop - start, *weight.shape[1:]))
-    _check_finite(np.isfinite(x), weight.name, start)
-    with np.errstate(over="ignore"):  # reported below, with its place
-        data = target.quantize(x) if x.ndim == 1 else quantize(x, target)
-    if target.dtype == np.float16 and not (finite := np.isfinite(data)).all():
-        row = start + int(np.argwhere(~finite)[0, 0])
+def _convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
+    """The storage of a block in the target format; errors count rows from first_row."""
+    if not block.format.is_tiled and (row := _first_bad_row(block.data, block.format)) is not None:
         raise CheckpointError(
-            f"{weight.name}: expected weights up to 65504 for f16, found a larger one in row {row}; convert to bf16"
+            f"{block.name}: expected finite weights, found NaN or infinity in row {first_row + row}; "
+            "is the download whole?"
+        )
+    if target == block.format:
+        return block.data
+    if target.is_tiled:
+        return quantize(block.to_f32() if block.format.is_tiled else block.data, target)
+    with np.errstate(over="ignore"):  # reported here, with its place
+        data = target.quantize(block.to_f32())
+    if target == F16 and (row := _first_bad_row(data, target)) is not None:
+        raise CheckpointError(
+            f"{block.name}: expected weights up to 65504 for f16, found a larger one in row {first_row + row}; "
+            "convert to bf16"
         )
     return data
 
 
-def _finite(stored: Array, row: Format) -> NDArray[np.bool_]:
-    """Which plain numbers are finite, without widening them."""
-    if row == BF16:
-        return (stored & np.uint16(0x7F80)) != np.uint16(0x7F80)  # an exponent of all ones is inf or NaN
-    return np.isfinite(stored)
-
-
-def _check_finite(finite: NDArray[np.bool_], name: str, first_row: int) -> None:
-    if not finite.all():
-        row = first_row + int(np.argwhere(~finite)[0, 0])
-        raise CheckpointError(f"{name}: expected finite weights, found NaN or infinity in row {row}; is the download whole?")
+def _first_bad_row(data: Array, row: Format) -> int | None:
+    """The first row of plain numbers that holds one that is not finite, found without widening them."""
+    exponent = np.uint16(0x7F80)  # of bfloat16; all ones: infinity or NaN
+    finite = (data & exponent) != exponent if row == BF16 else np.isfinite(data)
+    return None if finite.all() else int(np.argwhere(~finite)[0, 0])

@@ -23,7 +23,7 @@ from octuor.config import GEOMETRIES, ModelConfig
 from octuor.errors import ConfigError
 from octuor.quant import Format
 from octuor.quant.base import Array, ceil_div
-from octuor.tools.convert import Progress, Quantize, choose_formats, default_quantize
+from octuor.tools.convert import Progress, Quantize, choose_formats, native_quantizer
 from octuor.weights import weight_shapes
 
 # Units (tiles, or single weights) in a pool: primes. A matrix with more rows of tiles than its pool has tiles would
@@ -54,7 +54,7 @@ def synth(
     n_layers: int | None = None,
     seed: int = 0,
     overrides: Mapping[str, str] | None = None,
-    quantize: Quantize = default_quantize,
+    quantize: Quantize | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> SynthReport:
@@ -73,7 +73,7 @@ def synth(
     formats = choose_formats(config, format_name, overrides or {})
     shapes = dict(weight_shapes(config))
     total, done = sum(formats[name].n_bytes(shape) for name, shape in shapes.items()), 0
-    source = _Source(config, seed, quantize)
+    source = _Source(config, seed, quantize or native_quantizer())
 
     def pieces(name: str) -> Iterator[Array]:
         nonlocal done
@@ -109,7 +109,7 @@ class _Source:
     def __init__(self, config: ModelConfig, seed: int, quantize: Quantize) -> None:
         self._config = config
         self._rng = np.random.default_rng(seed)
-        self._quantize = quantize
+        self._make_tiles = quantize
         self._pools: dict[tuple[str, float], _Pool] = {}
 
     def pieces(self, name: str, shape: tuple[int, ...], row: Format) -> Iterable[Array]:
@@ -151,6 +151,9 @@ class _Source:
     def _n_tiles(self, row: Format) -> int:
         needed = ceil_div(max(self._config.vocab_size, self._config.hidden_dim), row.tile_rows)
         return next((n for n in TILES if n > needed), TILES[-1])
+
+    def _quantize(self, x: NDArray[np.float32], row: Format) -> Array:
+        return self._make_tiles(x, row) if row.is_tiled else row.quantize(x)
 
     def _normal(self, shape: tuple[int, ...], scale: float) -> NDArray[np.float32]:
         return self._rng.standard_normal(shape, dtype=np.float32) * np.float32(scale)

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from octuor.errors import CheckpointError, ConfigError
+from octuor.errors import CheckpointError, ConfigError, TokenizerError
 from octuor.tokenizer import Tokenizer, encode_turns
 from octuor.train.recipe import Recipe, Stage
 
@@ -69,13 +69,23 @@ def find_file(directory: Path, name: str) -> Path:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a .jsonl[.xz] file; CheckpointError names the line that is not JSON."""
+    """Rows of a .jsonl[.xz] file; CheckpointError names the line that is no row, or the damaged file."""
     with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise CheckpointError(f"{path}:{number}: expected one JSON object a line ({error})") from error
+        try:
+            for number, line in enumerate(lines, 1):
+                yield _row(line, f"{path}:{number}")
+        except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: expected whole UTF-8 text ({error}); fetch the file again") from error
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{where}: expected one JSON object a line ({error})") from error
+    if not isinstance(row, dict) or not (isinstance(row.get("messages"), list) or isinstance(row.get("text"), str)):
+        raise CheckpointError(f'{where}: expected an object with "text" or "messages", found {line.strip()[:60]}')
+    return row
 
 
 def load_source(directory: Path, name: str, tokenizer: Tokenizer, kept: Path) -> Source:
@@ -89,8 +99,11 @@ def load_source(directory: Path, name: str, tokenizer: Tokenizer, kept: Path) ->
                 return Source(name, arrays["ids"], arrays["learned"], arrays["offsets"])
     ids: list[NDArray[np.uint16]] = []
     learned: list[NDArray[np.bool_]] = []
-    for row in read_rows(path):
-        document, counts = encode_document(tokenizer, row)
+    for number, row in enumerate(read_rows(path), 1):
+        try:
+            document, counts = encode_document(tokenizer, row)
+        except TokenizerError as error:
+            raise TokenizerError(f"{path}:{number}: {error}") from error
         ids.append(np.array(document, dtype=np.uint16))
         learned.append(np.array(counts, dtype=bool))
     if not ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,8 +10,18 @@ from typing import Any, TypeVar
 
 from octuor.config import ModelConfig
 from octuor.errors import ConfigError
+from octuor.tools.convert import choose_formats
 
 T = TypeVar("T")
+
+# TOML values that a field takes, by the field's annotation; ModelConfig checks its own
+KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "dict[str, float]": (dict,),
+    "dict[str, str]": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,16 @@ class Stage:
 
     until: float
     weights: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ConfigError(f"recipe [[stage]] until: expected a share of the steps up to 1.0, found {self.until}")
+        positive = [isinstance(weight, (int, float)) and 0 < weight < math.inf for weight in self.weights.values()]
+        if not positive or not all(positive):
+            raise ConfigError(
+                f"recipe [[stage]] weights: expected sources with positive shares, found {self.weights}; "
+                "leave a source out instead of 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,12 @@ class Schedule:
         for name in ("steps", "seq_len", "sequences_per_step", "loss_chunk", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe [schedule] {name}: expected at least 1, found {getattr(self, name)}")
+        for name in ("learning_rate", "min_lr_share", "warmup_steps", "weight_decay", "clip_norm", "balance", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"recipe [schedule] {name}: expected at least 0, found {getattr(self, name)}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"recipe [schedule] {name}: expected 0 to below 1, found {getattr(self, name)}")
 
     @property
     def tokens_per_step(self) -> int:
@@ -82,6 +109,11 @@ class Recipe:
     stages: tuple[Stage, ...]
     export: Export = Export()
 
+    def __post_init__(self) -> None:
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends != sorted(set(ends)):
+            raise ConfigError(f"recipe [[stage]]: expected until to rise from stage to stage, found {ends}")
+
     def stage_at(self, step: int) -> int:
         """Index of the stage that `step` (from 0) belongs to."""
         share = step / self.schedule.steps
@@ -94,31 +126,39 @@ class Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe; ConfigError names the table and field that is wrong."""
+    """Read a recipe; ConfigError or FormatError names the table and field that is wrong."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"recipe: expected a TOML file, found nothing at {path}") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"recipe: expected a TOML file, cannot read {path} ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected TOML, found a mistake ({error})") from error
     for table in ("model", "schedule", "stage"):
         if table not in data:
             raise ConfigError(f"{path}: expected a [{table}] table, found only {sorted(data)}")
-    stages = tuple(_fill(Stage, table, f"{path} [[stage]]") for table in data["stage"])
-    if any(weight <= 0 for stage in stages for weight in stage.weights.values()):
-        raise ConfigError(f"{path} [[stage]] weights: expected positive shares; leave a source out instead of 0")
-    return Recipe(
+    if not isinstance(data["stage"], list):
+        raise ConfigError(f"{path}: expected [[stage]] tables in double brackets, found a single [stage]")
+    recipe = Recipe(
         model=_fill(ModelConfig, data["model"], f"{path} [model]"),
         schedule=_fill(Schedule, data["schedule"], f"{path} [schedule]"),
-        stages=stages,
+        stages=tuple(_fill(Stage, table, f"{path} [[stage]]") for table in data["stage"]),
         export=_fill(Export, data.get("export", {}), f"{path} [export]"),
     )
+    choose_formats(recipe.model, recipe.export.format, recipe.export.overrides)  # now, not after hours of training
+    return recipe
 
 
-def _fill(kind: type[T], table: dict[str, Any], where: str) -> T:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(table) - known):
+def _fill(kind: type[T], table: Any, where: str) -> T:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: expected a table, found {table!r}")
+    known = {field.name: KINDS.get(str(field.type)) for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(table) - set(known)):
         raise ConfigError(f"{where}: unknown fields {unknown}; known are {sorted(known)}")
+    for name, value in table.items():
+        wanted = known[name]
+        if wanted is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
+            names = " or ".join(kind.__name__ for kind in wanted)
+            raise ConfigError(f"{where} {name}: expected a value of type {names}, found {value!r}")
     try:
         return kind(**table)
     except TypeError as error:

@@ -1,0 +1,5 @@
+"""python -m octuor: the command line."""
+
+from octuor.cli import main
+
+main()
