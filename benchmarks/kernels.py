@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import mean, median
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,6 @@ from octuor.weights import Expert, Weight
 
 D, F, E, A = MIXTRAL.dim, MIXTRAL.hidden_dim, MIXTRAL.n_experts, MIXTRAL.n_experts_per_token
 SECONDS, FEWEST = 1.0, 5  # a row lasts this long, and has at least so many repeats
-N_COPIES = 4  # matrices that linear goes through in turn, so that none is in a cache
 
 
 def random_weight(rng: np.random.Generator, row: Format, out: int, inputs: int) -> Weight:
@@ -34,7 +35,7 @@ def random_weight(rng: np.random.Generator, row: Format, out: int, inputs: int) 
     data = data.view(row.dtype).reshape(row.storage_shape((out, inputs)))
     scale = np.float32(1 / (40 * np.sqrt(inputs)))
     if row.is_tiled:
-        data[..., : 2 * row.tile_rows] = np.full(row.tile_rows, to_bf16(scale)).view(np.uint8)
+        data[..., : 2 * row.tile_rows] = to_bf16(np.full(row.tile_rows, scale)).view(np.uint8)
     else:
         block = row.quantize(rng.standard_normal(1 << 16).astype(np.float32) * scale)
         data.reshape(-1)[:] = np.resize(block, data.size)
@@ -59,6 +60,14 @@ def routing(rng: np.random.Generator, n_tokens: int) -> Routing:
     return Routing(experts, weights, np.zeros((n_tokens, E), dtype=np.float32))
 
 
+def call_moe(ops: NativeOps, x: Any, routings: Sequence[Routing], experts: Sequence[Expert], i: int) -> None:
+    ops.moe(x, routings[i % len(routings)], experts)
+
+
+def call_linear(ops: NativeOps, x: Any, matrices: Sequence[Any], i: int) -> None:
+    ops.linear(x, matrices[i % len(matrices)])
+
+
 def report(ops: NativeOps, what: str, row: Format, n_tokens: int, seconds: float, n_bytes: float, n_ops: float) -> None:
     limit = ops.read_bandwidth_gb_s()
     rate = n_bytes / seconds / 1e9
@@ -73,15 +82,15 @@ def run(ops: NativeOps, row: Format, tokens: list[int], rng: np.random.Generator
     weights = [[random_weight(rng, row, *shape) for shape in ((F, D), (F, D), (D, F))] for _ in range(E)]
     experts = [Expert(*(ops.put(weight) for weight in parts)) for parts in weights]
     matrix_bytes = row.n_bytes((F, D))
+    matrices = [matrix for expert in experts for matrix in (expert.gate, expert.up)]
     for n_tokens in tokens:
         x = rng.standard_normal((n_tokens, D)).astype(np.float32)
         routings = [routing(rng, n_tokens) for _ in range(16)]
-        n_met = np.mean([len(np.unique(r.experts)) for r in routings])
-        seconds = timed(lambda i, x=x, rs=routings: ops.moe(x, rs[i % len(rs)], experts))  # type: ignore[misc]
+        n_met = mean(len(np.unique(r.experts)) for r in routings)
+        seconds = timed(partial(call_moe, ops, x, routings, experts))
         n_ops = 2.0 * n_tokens * A * 3 * D * F
         report(ops, "moe", row, n_tokens, seconds, n_met * 3 * matrix_bytes, n_ops)
-        matrices = [expert.gate for expert in experts[:N_COPIES]]
-        seconds = timed(lambda i, x=x: ops.linear(x, matrices[i % N_COPIES]))  # type: ignore[misc]
+        seconds = timed(partial(call_linear, ops, x, matrices))
         report(ops, "linear", row, n_tokens, seconds, matrix_bytes, 2.0 * n_tokens * D * F)
 
 

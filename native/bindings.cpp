@@ -100,9 +100,10 @@ void expect_storage(const Array& data, Format format, int64_t out, int64_t in) {
 struct Leaf {
     AnyInput owner;
     Matrix matrix;
-    Leaf(AnyInput data, int64_t out, int64_t in, const std::string& format)
-        : owner(data), matrix{data.data(), out, in, find_format(format)} {
-        expect_storage(data, matrix.format, out, in);
+    Leaf(AnyInput data, const std::vector<int64_t>& shape, const std::string& format) : owner(data) {
+        if (shape.size() != 2) fail("ShapeError", "weight: expected a matrix, found " + text(shape));
+        matrix = {data.data(), shape[0], shape[1], find_format(format)};
+        expect_storage(data, matrix.format, shape[0], shape[1]);
     }
 };
 
@@ -324,7 +325,7 @@ NB_MODULE(_native, m) {
     using namespace octuor;
     m.doc() = "Kernels of octuor.ops.native; see native/kernels.h.";
     nb::class_<Leaf>(m, "Matrix")
-        .def(nb::init<AnyInput, int64_t, int64_t, const std::string&>(), nb::arg("data").noconvert(), "out"_a, "inputs"_a,
+        .def(nb::init<AnyInput, const std::vector<int64_t>&, const std::string&>(), nb::arg("data").noconvert(), "shape"_a,
              "format"_a)
         .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
         .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });

@@ -11,6 +11,7 @@ namespace octuor::OCTUOR_ISA {
 
 constexpr int64_t ROWS = 64, INPUTS = 256, STRIP = 16, STRIPS = ROWS / STRIP;
 constexpr int64_t GROUP = 16, GROUPS = INPUTS / GROUP, QUADS = INPUTS / 4, LINE = 64;
+constexpr int64_t STEPS = 8;  // of an exact product over a tile, between which memory is fetched ahead
 constexpr int STRIP_VECTORS = int(STRIP) / W;
 constexpr int64_t STRIP_BYTES = QUADS * LINE;  // of int8 codes
 
@@ -23,48 +24,56 @@ struct alignas(64) Activations {
     int32_t unused[14];
 };
 
-// scale: of W rows. acc[t] += exact sums * scale of the row * scale of the token, N tokens.
 static inline F32 row_scales(const uint8_t* tile, int64_t first_row) {
     return load(reinterpret_cast<const bf16*>(tile) + first_row);
 }
 
 // Brings a stretch of memory nearer, a little at each step of other work.
 struct Ahead {
-    const uint8_t* at;  // null: nothing
+    const uint8_t* at = nullptr;  // null: nothing
     void lines(int n) {
         if (!at) return;
         for (int i = 0; i < n; i++, at += LINE) prefetch(at);
+    }
+    // The next n lines, left to somebody else.
+    Ahead take(int n) {
+        Ahead part = *this;
+        if (at) at += n * LINE;
+        return part;
     }
 };
 
 // Exact products: acc [N][64] += (int8 codes in q8's layout) . activations, times both scales.
 // STORED: the codes are as in a file; otherwise they went through exact_weights.
 template <int N, bool STORED>
-static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, const Activations* const* x, float* acc,
-                              Ahead ahead, int lines_a_quad) {
+static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, const Activations* x, float* acc,
+                              Ahead ahead, int lines_a_step) {
     constexpr int V = TILE_VECTORS;
     for (int64_t v0 = 0; v0 < ROWS / W; v0 += V) {
         I32 sums[V][N];
         for (int t = 0; t < N; t++)
-            for (int v = 0; v < V; v++) sums[v][t] = set1_i(x[t]->exact_start);
-        for (int64_t quad = 0; quad < QUADS; quad++) {
-            I32 weights[V];
-            for (int v = 0; v < V; v++) {
-                int64_t row = (v0 + v) * W;
-                I32 stored = load_i(codes + row / STRIP * STRIP_BYTES + quad * LINE + row % STRIP * 4);
-                weights[v] = STORED ? exact_weights(stored) : stored;
+            for (int v = 0; v < V; v++) sums[v][t] = set1_i(x[t].exact_start);
+        for (int64_t step = 0; step < QUADS; step += QUADS / STEPS) {
+            ahead.lines(lines_a_step);
+#pragma GCC unroll 4
+            for (int64_t quad = step; quad < step + QUADS / STEPS; quad++) {
+                I32 weights[V];
+                for (int v = 0; v < V; v++) {
+                    int64_t row = (v0 + v) * W;
+                    I32 stored = load_i(codes + row / STRIP * STRIP_BYTES + quad * LINE + row % STRIP * 4);
+                    weights[v] = STORED ? exact_weights(stored) : stored;
+                }
+                for (int t = 0; t < N; t++) {
+                    I32 inputs = broadcast(x[t].codes + 4 * quad);
+                    for (int v = 0; v < V; v++) sums[v][t] = exact_dot(sums[v][t], weights[v], inputs);
+                }
             }
-            for (int t = 0; t < N; t++) {
-                I32 inputs = broadcast(x[t]->codes + 4 * quad);
-                for (int v = 0; v < V; v++) sums[v][t] = exact_dot(sums[v][t], weights[v], inputs);
-            }
-            ahead.lines(lines_a_quad);
         }
         for (int v = 0; v < V; v++) {
             F32 scale = row_scales(tile, (v0 + v) * W);
             for (int t = 0; t < N; t++) {
                 float* at = acc + t * ROWS + (v0 + v) * W;
-                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x[t]->scale)), load(at)));
+                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x[t].scale)), load(at)));
             }
         }
     }
@@ -75,8 +84,8 @@ struct Q8 {
     static constexpr int64_t BYTES = 2 * ROWS + ROWS * INPUTS;
 
     template <int N>
-    static inline void dot(const uint8_t* tile, const Activations* const* x, float* acc, Ahead ahead) {
-        constexpr int lines = int(BYTES / LINE / (QUADS * (ROWS / W / TILE_VECTORS)));
+    static inline void dot(const uint8_t* tile, const Activations* x, float* acc, Ahead ahead) {
+        constexpr int lines = int(BYTES / LINE / (STEPS * (ROWS / W / TILE_VECTORS)));
         exact_tile<N, true>(tile + 2 * ROWS, tile, x, acc, ahead, lines);
     }
 
@@ -100,78 +109,83 @@ struct Q4 {
     static inline const uint16_t* signs(const uint8_t* tile, int64_t strip) {
         return reinterpret_cast<const uint16_t*>(tile + SIGNS) + strip * GROUPS;
     }
-    // Of 8 groups of the W rows from first_row of a strip on.
-    static inline I32 scales(const uint8_t* tile, int64_t strip, int half, int first_row) {
-        return load_i(tile + SCALES + ((strip * 2 + half) * STRIP + first_row) * 4);
+    // Of groups 4 * quarter to 4 * quarter + 3 of the W rows from first_row of a strip on.
+    static inline GroupScales scales(const uint8_t* tile, int64_t strip, int quarter, int first_row) {
+        return GroupScales(tile + SCALES + ((strip * 2 + quarter / 2) * STRIP + first_row) * 4, quarter % 2);
     }
 
     template <int N>
-    static inline void dot(const uint8_t* tile, const Activations* const* x, float* acc, Ahead ahead) {
+    static inline void dot(const uint8_t* tile, const Activations* x, float* acc, Ahead ahead) {
         // With one token two vectors of rows share its broadcasts and hide the latency of the sums.
         constexpr int V = N == 1 && STRIP_VECTORS > 1 ? 2 : 1;
-        for (int64_t strip = 0; strip < STRIPS; strip++) {
-            const uint8_t* codes = tile + CODES + strip * STRIP_CODES;
-            for (int v0 = 0; v0 < STRIP_VECTORS; v0 += V) {
-                I32 sums[V][N];
-                for (int v = 0; v < V; v++)
-                    for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
-                for (int half = 0; half < 2; half++) half_strip<N, V>(tile, codes, strip, half, v0, x, sums, ahead);
-                for (int v = 0; v < V; v++) {
-                    int64_t row = strip * STRIP + (v0 + v) * W;
-                    F32 scale = row_scales(tile, row);
-                    for (int t = 0; t < N; t++) {
-                        float* at = acc + t * ROWS + row;
-                        store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x[t]->scale)), load(at)));
-                    }
-                }
-            }
-        }
+        for (int64_t strip = 0; strip < STRIPS; strip++)
+            for (int first_row = 0; first_row < STRIP; first_row += V * W)
+                rows_dot<N, V>(tile, strip, first_row, x, acc + strip * STRIP + first_row, first_row ? Ahead() : ahead.take(35));
     }
 
+    // V * W rows from first_row of a strip on. A function of its own, for with less around it gcc 12 keeps the loop in
+    // registers.
     template <int N, int V>
-    static inline void half_strip(const uint8_t* tile, const uint8_t* codes, int64_t strip, int half, int v0,
-                                  const Activations* const* x, I32 (&sums)[V][N], Ahead& ahead) {
-        I32 words[V];
-        for (int v = 0; v < V; v++) words[v] = scales(tile, strip, half, (v0 + v) * W);
-#pragma GCC unroll 8
-        for (int g = 0; g < 8; g++) {
-            const int group = half * 8 + g;
-            I32 group_sums[V][N];
-            for (int t = 0; t < N; t++)
-                for (int v = 0; v < V; v++) group_sums[v][t] = set1_i(x[t]->group_starts[group]);
-            for (int pair = 0; pair < 2; pair++) {
-                I32 even[V], odd[V];
-                for (int v = 0; v < V; v++) {
-                    I32 packed = load_i(codes + (group * 2 + pair) * LINE + (v0 + v) * W * 4);
-                    even[v] = low_nibbles(packed), odd[v] = high_nibbles(packed);
-                }
-                for (int t = 0; t < N; t++) {
-                    const int8_t* inputs = x[t]->codes + group * GROUP + pair * 8;
-                    I32 first = broadcast(inputs), second = broadcast(inputs + 4);
+    __attribute__((noinline)) static void rows_dot(const uint8_t* tile, int64_t strip, int first_row, const Activations* x,
+                                                   float* acc, Ahead ahead) {
+        const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
+        const uint16_t* group_signs = signs(tile, strip);
+        const int8_t* inputs = x->codes;
+        const int32_t* starts = x->group_starts;
+        constexpr int64_t NEXT = sizeof(Activations);
+        I32 sums[V][N];
+        for (int v = 0; v < V; v++)
+            for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
+        for (int quarter = 0; quarter < 4; quarter++) {
+            GroupScales group_scales[V];
+            for (int v = 0; v < V; v++) group_scales[v] = scales(tile, strip, quarter, first_row + v * W);
+            ahead.lines(quarter < 3 ? 9 : 8);
+#pragma GCC unroll GROUPS_UNROLLED
+            for (int g = 0; g < 4; g++) {
+                I32 group_sums[V][N];
+                for (int t = 0; t < N; t++)
+                    for (int v = 0; v < V; v++) group_sums[v][t] = set1_i(starts[t * NEXT / 4]);
+                for (int pair = 0; pair < 2; pair++) {
+                    I32 even[V], odd[V];
                     for (int v = 0; v < V; v++) {
-                        group_sums[v][t] = group_dot(group_sums[v][t], even[v], first);
-                        group_sums[v][t] = group_dot(group_sums[v][t], odd[v], second);
+                        const I32 packed = load_i(codes + pair * LINE + v * W * 4);
+                        even[v] = low_nibbles(packed), odd[v] = high_nibbles(packed);
+                    }
+                    for (int t = 0; t < N; t++) {
+                        const int8_t* at = inputs + t * NEXT + pair * 8;
+                        const I32 first = broadcast(at), second = broadcast(at + 4);
+                        for (int v = 0; v < V; v++) {
+                            group_sums[v][t] = group_dot(group_sums[v][t], even[v], first);
+                            group_sums[v][t] = group_dot(group_sums[v][t], odd[v], second);
+                        }
                     }
                 }
+                for (int v = 0; v < V; v++) {
+                    const I32 scale = group_scales[v].next(group_signs, first_row + v * W);
+                    for (int t = 0; t < N; t++) sums[v][t] = group_add(sums[v][t], group_sums[v][t], scale);
+                }
+                codes += 2 * LINE, inputs += GROUP, starts++, group_signs++;
             }
-            for (int v = 0; v < V; v++) {
-                I32 scale = group_scale(words[v], g, signs(tile, strip) + group, (v0 + v) * W);
-                for (int t = 0; t < N; t++) sums[v][t] = group_add(sums[v][t], group_sums[v][t], scale);
+        }
+        for (int v = 0; v < V; v++) {
+            const F32 scale = row_scales(tile, strip * STRIP + first_row + v * W);
+            for (int t = 0; t < N; t++) {
+                float* at = acc + t * ROWS + v * W;
+                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x[t].scale)), load(at)));
             }
-            if (v0 == 0) ahead.lines(g == 3 || (g == 7 && half) ? 3 : 2);  // 35 lines every 16 groups
         }
     }
 
     // (code - 8) * scale of every weight, as exact_weights has it.
     static inline void unpack(const uint8_t* tile, uint8_t* out) {
         for (int64_t strip = 0; strip < STRIPS; strip++)
-            for (int half = 0; half < 2; half++)
+            for (int quarter = 0; quarter < 4; quarter++)
                 for (int first_row = 0; first_row < STRIP; first_row += W) {
-                    const I32 words = scales(tile, strip, half, first_row);
-#pragma GCC unroll 8
-                    for (int g = 0; g < 8; g++) {
-                        const int group = half * 8 + g;
-                        const ByteScale scale(group_scale(words, g, signs(tile, strip) + group, first_row));
+                    GroupScales group_scales = scales(tile, strip, quarter, first_row);
+#pragma GCC unroll 4
+                    for (int g = 0; g < 4; g++) {
+                        const int group = quarter * 4 + g;
+                        const ByteScale scale(group_scales.next(signs(tile, strip) + group, first_row));
                         for (int pair = 0; pair < 2; pair++) {
                             const int64_t line = (strip * GROUPS + group) * 2 + pair;
                             I32 packed = load_i(tile + CODES + line * LINE + first_row * 4);

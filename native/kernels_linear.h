@@ -9,7 +9,7 @@ namespace octuor::OCTUOR_ISA {
 constexpr int64_t TOKEN_BLOCK = 128;  // tokens that share one pass over 64 rows: their int8 inputs stay in L2
 constexpr int64_t FEW_TOKENS = 8;     // up to here a tile is read as stored; above, unpacking it pays
 constexpr int64_t SMALL_WORK = 1 << 16;  // weights; below this the threads' wake-up costs more than they save
-enum Scratch { INPUTS_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
+enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
 
 static inline bool is_tiled(Format format) { return format == Format::q8 || format == Format::q4; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -64,25 +64,24 @@ struct Tokens {
     int64_t n, width;
 };
 
-static Activations* round_tokens(Team* team, const float* x, int64_t n, int64_t width) {
+// Rounds n rows of x: the rows of the list, or the first n where it is null.
+static Activations* round_tokens(Team* team, const float* x, const int32_t* list, int64_t n, int64_t width) {
     const int64_t blocks = ceil_div(width, INPUTS);
     auto* to = static_cast<Activations*>(team->scratch(team, INPUTS_SLOT, size_t(n * blocks) * sizeof(Activations)));
     parallel(team, n, n * width < SMALL_WORK, [=](int64_t t, int) {
+        const float* row = x + (list ? list[t] : t) * width;
         for (int64_t b = 0; b < blocks; b++)
-            round_inputs(x + t * width + b * INPUTS, least(INPUTS, width - b * INPUTS), to + b * n + t);
+            round_inputs(row + b * INPUTS, least(INPUTS, width - b * INPUTS), to + b * n + t);
     });
     return to;
 }
 
-// Some tokens of a Tokens: n of them from first on, or through a list of their numbers.
-struct Chosen {
-    const int32_t* list;  // null: the tokens are first, first + 1, ...
+// Consecutive tokens of a Tokens.
+struct Span {
     int64_t first, n;
-    int64_t operator[](int64_t i) const { return list ? list[first + i] : first + i; }
-    Chosen part(int64_t from, int64_t size) const { return {list, first + from, size}; }
 };
 
-// out[r * stride + t] (+)= a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs.
+// out[r][t] = a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs.
 template <int R, int N, class T>
 static inline void dots(const T* const* a, const float* const* b, int64_t n, float (&out)[R][N]) {
     F32 sums[R][N];
@@ -104,21 +103,21 @@ static inline void dots(const T* const* a, const float* const* b, int64_t n, flo
         for (int t = 0; t < N; t++) out[r][t] = sum(sums[r][t]);
 }
 
-// R rows of n inputs times all chosen tokens: acc[t * 64 + r] += ...
+// R rows of n inputs times all tokens of a span: acc[t * 64 + r] += ...
 template <int R, class T>
-static inline void plain_rows(const T* const* rows, const float* x, int64_t width, Chosen tokens, int64_t n, float* acc) {
+static inline void plain_rows(const T* const* rows, const float* x, int64_t width, Span tokens, int64_t n, float* acc) {
     constexpr int N = TOKENS_AT_ONCE;
     int64_t t = 0;
     for (; t + N <= tokens.n; t += N) {
         const float* inputs[N];
-        for (int i = 0; i < N; i++) inputs[i] = x + tokens[t + i] * width;
+        for (int i = 0; i < N; i++) inputs[i] = x + (tokens.first + t + i) * width;
         float out[R][N];
         dots<R, N>(rows, inputs, n, out);
         for (int i = 0; i < N; i++)
             for (int r = 0; r < R; r++) acc[(t + i) * ROWS + r] += out[r][i];
     }
     for (; t < tokens.n; t++) {
-        const float* inputs[1] = {x + tokens[t] * width};
+        const float* inputs[1] = {x + (tokens.first + t) * width};
         float out[R][1];
         dots<R, 1>(rows, inputs, n, out);
         for (int r = 0; r < R; r++) acc[t * ROWS + r] += out[r][0];
@@ -126,7 +125,7 @@ static inline void plain_rows(const T* const* rows, const float* x, int64_t widt
 }
 
 template <class T>
-static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, Chosen tokens, float* acc) {
+static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
     constexpr int R = ROWS_AT_ONCE;
     constexpr int64_t PANEL = 1024;  // inputs of R rows that stay in L1 while all tokens pass
     const int64_t n_rows = least(ROWS, w.out - first_row);
@@ -159,7 +158,7 @@ static inline void by_token_count(int64_t n, F f) {
 
 // then: what this thread reads next, fetched while the last tile is worked on; may be null.
 template <class Tile>
-static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, Chosen tokens, float* acc,
+static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc,
                           const uint8_t* then) {
     alignas(64) uint8_t unpacked[ROWS * INPUTS];
     const int64_t blocks = ceil_div(w.in, INPUTS);
@@ -167,29 +166,27 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, C
     const bool unpack = UNPACKS_TILES && tokens.n > FEW_TOKENS;
     for (int64_t b = 0; b < blocks; b++, tile += Tile::BYTES) {
         Ahead ahead = {b + 1 < blocks ? tile + Tile::BYTES : then};
-        const Activations* column = x.tiled + b * x.n;
+        const Activations* inputs = x.tiled + b * x.n + tokens.first;
         int lines = 0;
         if (unpack) {
             Tile::unpack(tile, unpacked);
-            lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, 4) * QUADS));
+            lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, 4) * STEPS));
         }
         by_token_count(tokens.n, [&]<int N>(int64_t t) {
-            const Activations* inputs[N];
-            for (int i = 0; i < N; i++) inputs[i] = column + tokens[t + i];
             if (unpack) {
-                exact_tile<N, false>(unpacked, tile, inputs, acc + t * ROWS, ahead, lines);
-                if (ahead.at) ahead.at += lines * QUADS * LINE;
+                exact_tile<N, false>(unpacked, tile, inputs + t, acc + t * ROWS, ahead, lines);
+                if (ahead.at) ahead.at += lines * STEPS * LINE;
             } else {
-                Tile::template dot<N>(tile, inputs, acc + t * ROWS, ahead);
+                Tile::template dot<N>(tile, inputs + t, acc + t * ROWS, ahead);
                 ahead.at = nullptr;
             }
         });
     }
 }
 
-// acc [n][64] = rows first_row to first_row + 64 (a multiple of 64) times the chosen tokens; rows beyond w.out
+// acc [n][64] = rows first_row to first_row + 64 (a multiple of 64) times the tokens; rows beyond w.out
 // leave anything there.
-static void product(const Matrix& w, int64_t first_row, const Tokens& x, Chosen tokens, float* acc,
+static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc,
                     const uint8_t* then = nullptr) {
     memset(acc, 0, size_t(tokens.n * ROWS) * sizeof(float));
     switch (w.format) {
@@ -217,7 +214,7 @@ static inline const uint8_t* row_address(const Matrix& w, int64_t first_row) {
 
 static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* weight, float* out) {
     const Matrix w = *weight;
-    const Tokens tokens = {x, is_tiled(w.format) ? round_tokens(team, x, n_tokens, w.in) : nullptr, n_tokens, w.in};
+    const Tokens tokens = {x, is_tiled(w.format) ? round_tokens(team, x, nullptr, n_tokens, w.in) : nullptr, n_tokens, w.in};
     const int64_t row_tiles = ceil_div(w.out, ROWS), token_blocks = ceil_div(n_tokens, TOKEN_BLOCK);
     // A task is a run of row tiles, one linear stream; some for each thread, so that a late one costs little.
     const int64_t run = token_blocks > 1 ? 1 : 1 + row_tiles / (8 * team->n_threads + 1);
@@ -229,7 +226,7 @@ static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* w
         const int64_t end = least(row_tiles, (i / token_blocks + 1) * run);
         for (int64_t tile = i / token_blocks * run; tile < end; tile++) {
             const int64_t row = tile * ROWS;
-            product(w, row, tokens, {nullptr, first, n}, acc, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
+            product(w, row, tokens, {first, n}, acc, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
             for (int64_t t = 0; t < n; t++)
                 memcpy(out + (first + t) * w.out + row, acc + t * ROWS, size_t(least(ROWS, w.out - row)) * sizeof(float));
         }

@@ -32,6 +32,15 @@ static Groups group_tokens(Team* team, const MoeCall& call) {
     return groups;
 }
 
+// The inputs in the order of the groups, so that an expert's tokens are side by side: [T * A, D].
+static float* sort_tokens(Team* team, const MoeCall& call, const Groups& groups) {
+    const int64_t n = call.n_tokens * call.n_chosen, row = call.dim;
+    auto* sorted = static_cast<float*>(team->scratch(team, SORTED_SLOT, size_t(n * row) * sizeof(float)));
+    for (int64_t i = 0; i < n; i++)
+        memcpy(sorted + i * row, call.x + groups.tokens[i] * row, size_t(row) * sizeof(float));
+    return sorted;
+}
+
 // x * sigmoid(x) * up
 static inline F32 swiglu(F32 x, F32 up) { return mul(div(x, add(set1(1.0f), exp(sub(set1(0.0f), x)))), up); }
 
@@ -39,13 +48,15 @@ static inline F32 swiglu(F32 x, F32 up) { return mul(div(x, add(set1(1.0f), exp(
 static void moe_pass(Team* team, const MoeCall& call) {
     const int64_t d = call.dim, f = call.hidden_dim, n = call.n_tokens * call.n_chosen;
     const Groups groups = group_tokens(team, call);
-    bool inputs_tiled = false, hidden_tiled = false, hidden_plain = false;
+    bool inputs_tiled = false, inputs_plain = false, hidden_tiled = false, hidden_plain = false;
     for (int64_t u = 0; u < groups.n_used; u++) {
         const ExpertMatrices& m = call.matrices[groups.used[u]];
-        inputs_tiled |= is_tiled(m.gate.format) || is_tiled(m.up.format);
+        (is_tiled(m.gate.format) ? inputs_tiled : inputs_plain) = true;
+        (is_tiled(m.up.format) ? inputs_tiled : inputs_plain) = true;
         (is_tiled(m.down.format) ? hidden_tiled : hidden_plain) = true;
     }
-    const Tokens x = {call.x, inputs_tiled ? round_tokens(team, call.x, call.n_tokens, d) : nullptr, call.n_tokens, d};
+    const Tokens x = {inputs_plain ? sort_tokens(team, call, groups) : nullptr,
+                      inputs_tiled ? round_tokens(team, call.x, groups.tokens, n, d) : nullptr, n, d};
     const int64_t f_blocks = ceil_div(f, INPUTS), token_blocks = ceil_div(groups.most, TOKEN_BLOCK);
     float* plain = nullptr;
     Activations* tiled = nullptr;
@@ -67,9 +78,8 @@ static void moe_pass(Team* team, const MoeCall& call) {
         const int64_t width = least(INPUTS, f - block * INPUTS);
         for (int64_t from = 0; from < width; from += ROWS) {
             const int64_t row = block * INPUTS + from;
-            const Chosen chosen = {groups.tokens, first, n_here};
-            product(m.gate, row, x, chosen, gates, row_address(m.up, row));
-            product(m.up, row, x, chosen, ups, from + ROWS < width ? row_address(m.gate, row + ROWS) : nullptr);
+            product(m.gate, row, x, {first, n_here}, gates, row_address(m.up, row));
+            product(m.up, row, x, {first, n_here}, ups, from + ROWS < width ? row_address(m.gate, row + ROWS) : nullptr);
             for (int64_t t = 0; t < n_here; t++)
                 for (int64_t r = 0; r < ROWS; r += W)
                     store(hidden + t * INPUTS + from + r, swiglu(load(gates + t * ROWS + r), load(ups + t * ROWS + r)));
@@ -91,7 +101,7 @@ static void moe_pass(Team* team, const MoeCall& call) {
             const uint8_t* then = u + 1 < groups.n_used ? row_address(call.matrices[groups.used[u + 1]].down, row) : nullptr;
             for (int64_t first = groups.starts[e]; first < groups.starts[e + 1]; first += TOKEN_BLOCK) {
                 const int64_t n_here = least(TOKEN_BLOCK, groups.starts[e + 1] - first);
-                product(call.matrices[e].down, row, hidden, {nullptr, first, n_here}, acc, then);
+                product(call.matrices[e].down, row, hidden, {first, n_here}, acc, then);
                 for (int64_t t = 0; t < n_here; t++) {
                     float* out = call.out + groups.tokens[first + t] * d + row;
                     for (int64_t r = 0; r < n_rows; r++) out[r] += groups.weights[first + t] * acc[t * ROWS + r];

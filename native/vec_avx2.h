@@ -17,6 +17,7 @@ struct bf16 {
 
 constexpr int W = 8;
 constexpr bool UNPACKS_TILES = false;  // 2.5 instructions a quad with groups against 4 for exact products
+constexpr int GROUPS_UNROLLED = 1;  // unrolled, gcc 12 hoists and spills until half of the work is moves
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;
 constexpr int TILE_VECTORS = 2;
 
@@ -121,22 +122,34 @@ static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm256_srli_epi16(x, 
 
 // A group's sum is kept as two int16 a lane, of inputs 0 1 and 2 3 of each quad. With codes of at most 15 and
 // the start in the first, they stay within 4 * 2 * 15 * 127 + 8 * 16 * 127 = 31496.
+// Assembly, because gcc 12 puts off a chain of additions and spills all that is to be added.
+static inline I32 add_i16(I32 a, I32 b) {
+    __asm__("vpaddw %1, %0, %0" : "+x"(a) : "x"(b));
+    return a;
+}
 static inline int32_t group_start(int32_t value) { return value & 0xffff; }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, activations));
+    return add_i16(sum, _mm256_maddubs_epi16(codes, activations));
 }
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(sum, scale));
 }
-static inline I32 group_scale(I32 words, int g, const uint16_t* signs, int first_row) {
-    const I32 bits = _mm256_setr_epi32(0x10001, 0x20002, 0x40004, 0x80008, 0x100010, 0x200020, 0x400040, 0x800080);
-    I32 row = first_row ? _mm256_slli_epi16(bits, 8) : bits;
-    I32 negative = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(int16_t(*signs)), row), row);
-    I32 low = _mm256_blend_epi16(words, _mm256_slli_epi32(words, 16), 0xaa);   // groups 0-3 in both halves of a lane
-    I32 high = _mm256_blend_epi16(words, _mm256_srli_epi32(words, 16), 0x55);  // groups 4-7
-    I32 nibble = _mm256_and_si256(_mm256_srli_epi16(g < 4 ? low : high, 4 * (g & 3)), set1_i(0x000f000f));
-    return _mm256_or_si256(nibble, _mm256_and_si256(negative, set1_i(int32_t(0xfff0fff0))));
-}
+struct GroupScales {
+    I32 nibbles;  // in both halves of a lane
+    GroupScales() = default;
+    GroupScales(const void* words, int part) : nibbles(load_i(words)) {
+        if (part) nibbles = _mm256_blend_epi16(nibbles, _mm256_srli_epi32(nibbles, 16), 0x55);
+        else nibbles = _mm256_blend_epi16(nibbles, _mm256_slli_epi32(nibbles, 16), 0xaa);
+    }
+    I32 next(const uint16_t* signs, int first_row) {
+        const I32 bits = _mm256_setr_epi32(0x10001, 0x20002, 0x40004, 0x80008, 0x100010, 0x200020, 0x400040, 0x800080);
+        const I32 row = first_row ? _mm256_slli_epi16(bits, 8) : bits;
+        const I32 negative = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(int16_t(*signs)), row), row);
+        const I32 nibble = _mm256_and_si256(nibbles, set1_i(0x000f000f));
+        nibbles = _mm256_srli_epi16(nibbles, 4);
+        return _mm256_or_si256(nibble, _mm256_slli_epi16(negative, 4));
+    }
+};
 
 static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }

@@ -22,6 +22,7 @@ constexpr bool UNPACKS_TILES = true;
 #else
 constexpr bool UNPACKS_TILES = false;
 #endif
+constexpr int GROUPS_UNROLLED = 4;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
 constexpr int TILE_VECTORS = 4;
 
@@ -104,24 +105,38 @@ static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm512_srli_epi16(x, 
 
 #ifdef __AVX512VNNI__
 
+// Assembly, because gcc 12 copies the accumulator before and after every one of these intrinsics (77 instructions
+// for 16 products); it is free to move these about like any other expression.
+static inline I32 dot_u8_i8(I32 acc, I32 unsigned_bytes, I32 signed_bytes) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(unsigned_bytes), "v"(signed_bytes));
+    return acc;
+}
+static inline I32 dot_i16(I32 acc, I32 a, I32 b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
+
 static inline int32_t group_start(int32_t value) { return value; }
-static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return _mm512_dpbusd_epi32(sum, codes, activations); }
+static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return dot_u8_i8(sum, codes, activations); }
 // The sum of 16 products (code - 8) * activation fits 16 bits; the scale is zero in the upper half.
-static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return _mm512_dpwssd_epi32(acc, sum, scale); }
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return dot_i16(acc, sum, scale); }
 constexpr int32_t NIBBLE = 0xf, NEGATIVE = 0xfff0;
 
 // Weights are stored signed and multiplied unsigned: 128 more each.
 static inline int32_t exact_start(int32_t activations) { return -128 * activations; }
 static inline I32 exact_weights(I32 stored) { return _mm512_xor_si512(stored, set1_i(int32_t(0x80808080))); }
-static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
-    return _mm512_dpbusd_epi32(sum, weights, activations);
-}
+static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) { return dot_u8_i8(sum, weights, activations); }
 
 #else  // as in vec_avx2.h
 
+// Assembly, because gcc 12 puts off a chain of additions and spills all that is to be added.
+static inline I32 add_i16(I32 a, I32 b) {
+    __asm__("vpaddw %1, %0, %0" : "+v"(a) : "v"(b));
+    return a;
+}
 static inline int32_t group_start(int32_t value) { return value & 0xffff; }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
-    return _mm512_add_epi16(sum, _mm512_maddubs_epi16(codes, activations));
+    return add_i16(sum, _mm512_maddubs_epi16(codes, activations));
 }
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     return _mm512_add_epi32(acc, _mm512_madd_epi16(sum, scale));
@@ -138,16 +153,23 @@ static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
 
 #endif
 
-static inline I32 group_scale(I32 words, int g, const uint16_t* signs, int) {
+struct GroupScales {
+    I32 nibbles;
+    GroupScales() = default;
+    GroupScales(const void* words, int part) : nibbles(load_i(words)) {
 #ifdef __AVX512VNNI__
-    I32 nibble = _mm512_and_si512(_mm512_srli_epi32(words, 4 * g), set1_i(NIBBLE));
-#else
-    I32 low = _mm512_mask_blend_epi16(0xaaaaaaaa, words, _mm512_slli_epi32(words, 16));   // groups 0-3 in both halves
-    I32 high = _mm512_mask_blend_epi16(0x55555555, words, _mm512_srli_epi32(words, 16));  // groups 4-7
-    I32 nibble = _mm512_and_si512(_mm512_srli_epi16(g < 4 ? low : high, 4 * (g & 3)), set1_i(NIBBLE));
+        if (part) nibbles = _mm512_srli_epi32(nibbles, 16);
+#else  // in both halves of a lane
+        if (part) nibbles = _mm512_mask_blend_epi16(0x55555555, nibbles, _mm512_srli_epi32(nibbles, 16));
+        else nibbles = _mm512_mask_blend_epi16(0xaaaaaaaa, nibbles, _mm512_slli_epi32(nibbles, 16));
 #endif
-    return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE));
-}
+    }
+    I32 next(const uint16_t* signs, int) {
+        const I32 nibble = _mm512_and_si512(nibbles, set1_i(NIBBLE));
+        nibbles = _mm512_srli_epi16(nibbles, 4);
+        return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE));
+    }
+};
 
 struct ByteScale {
     I32 scale, offset;

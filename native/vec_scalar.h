@@ -21,6 +21,7 @@ struct bf16 {
 
 constexpr int W = 4;
 constexpr bool UNPACKS_TILES = false;  // whether prompts gain from unpacking a tile of q4 to exact int8 first
+constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;  // register block of float products
 constexpr int TILE_VECTORS = 2;                      // row vectors at once in exact products
 
@@ -199,15 +200,24 @@ static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     OCTUOR_LANES acc.lane[i] += sum.lane[i] * scale.lane[i];
     return acc;
 }
-// The scale of group g (0-7) of W rows, for group_add. words: a nibble a group, as stored; signs: one bit for each
-// of 16 rows; first_row: of this vector's rows in those 16.
-static inline I32 group_scale(I32 words, int g, const uint16_t* signs, int first_row) {
-    OCTUOR_LANES {
-        int negative = *signs >> (first_row + i) & 1;
-        words.lane[i] = int32_t(uint32_t(words.lane[i]) >> (4 * g) & 15) - 16 * negative;
+// The scales of 4 groups of W rows, one after the other, for group_add.
+struct GroupScales {
+    I32 nibbles;
+    GroupScales() = default;
+    // words: 8 nibbles a row, as stored; part: the lower four or the upper
+    GroupScales(const void* words, int part) : nibbles(load_i(words)) {
+        OCTUOR_LANES nibbles.lane[i] = int32_t(uint32_t(nibbles.lane[i]) >> (16 * part));
     }
-    return words;
-}
+    // signs: one bit for each of 16 rows; first_row: of this vector's rows in those 16
+    I32 next(const uint16_t* signs, int first_row) {
+        I32 scale;
+        OCTUOR_LANES {
+            scale.lane[i] = (nibbles.lane[i] & 15) - 16 * (*signs >> (first_row + i) & 1);
+            nibbles.lane[i] = int32_t(uint32_t(nibbles.lane[i]) >> 4);
+        }
+        return scale;
+    }
+};
 
 // What exact sums start from, given the sum of the tile's activations.
 static inline int32_t exact_start(int32_t) { return 0; }

@@ -100,7 +100,7 @@ class Toy:
         return tokens
 
 
-def relative_error(found: F32Array, expected: F32Array) -> float:
+def relative_error(found: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
     """The largest difference, relative to the largest expected magnitude; infinite where found is not finite."""
     assert found.shape == expected.shape, (found.shape, expected.shape)
     if not np.isfinite(found).all():

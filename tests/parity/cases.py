@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from toys import F32Array, random_values
 
 from octuor.config import ModelConfig
+from toys import F32Array, random_values
 
 SEED = 8
 N_CASES = 40

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from parity.cases import N_GREEDY, Case
-from toys import F32Array, Toy, leaves, relative_error
 
 from octuor.ops import Ops
 from octuor.weights import Weight
+from parity.cases import N_GREEDY, Case
+from toys import F32Array, Toy, leaves, relative_error
 
 # Relative to the largest logit of the case. Sums of up to a few hundred float32 products, three layers deep,
 # differ by their order to about 1e-6; a wrong constant, mask or routing shows at 1e-2 and above.

@@ -10,18 +10,14 @@ runs have exactly the same weights.
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
-from parity.checks import LOGIT_TOLERANCE
-from parity.oracle import PLAIN
-from toys import NATIVE, F32Array, make_backend, relative_error
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from octuor import model
@@ -29,18 +25,22 @@ from octuor.batch import whole
 from octuor.checkpoint.huggingface import Place, places_of
 from octuor.checkpoint.huggingface_config import write_config
 from octuor.config import MIXTRAL_8X7B
-from octuor.ops import Leaf, Ops
+from octuor.ops import Ops
 from octuor.ops.torch import TorchOps
 from octuor.quant import BF16, F32, Format
 from octuor.quant.plain import from_bf16, to_bf16
-from octuor.weights import Weight, build, weight_shapes
+from octuor.weights import Leaf, Weight, build, weight_shapes
+from parity.checks import LOGIT_TOLERANCE
+from parity.oracle import PLAIN
+from toys import NATIVE, F32Array, make_backend, relative_error
 
 CONFIG = replace(MIXTRAL_8X7B, n_layers=1, vocab_size=1000)
 SHAPES = dict(weight_shapes(CONFIG))
 TOKENS = [int(token) for token in np.random.default_rng(8).integers(0, CONFIG.vocab_size, 24)]
-# transformers' own bfloat16 run rounds activations to 8 bits at every step, a dozen roundings deep. It is the
-# looser of the two: the same weights in float32 are what the native kernels are held to, at LOGIT_TOLERANCE.
-TRANSFORMERS_BF16_TOLERANCE = 12 * 2.0**-8
+# transformers' own bfloat16 run rounds activations to 8 bits after every step, some twenty times on the way to a
+# logit; independent roundings of 2^-9 add up as their root. Octuor keeps activations float32, so what its bfloat16
+# weights are held to, at LOGIT_TOLERANCE, is transformers in float32 with the same rounded weights.
+TRANSFORMERS_BF16_TOLERANCE = 20**0.5 * 2.0**-9
 MAX_PEAK_GB = 11.0
 
 Stored = dict[str, NDArray[Any]]  # transformers' name in memory -> its whole tensor
@@ -70,7 +70,8 @@ def draw() -> Stored:
     return found
 
 
-def weights(ops: Ops, put: Callable[[str], Leaf]) -> F32Array:
+def run(ops: Ops, put: Callable[[str], Leaf]) -> F32Array:
+    """Logits [T, V] of TOKENS."""
     tree = build(CONFIG, put)
     with torch.no_grad():
         hidden = model.forward(ops, tree, CONFIG, whole([TOKENS]))
@@ -85,7 +86,7 @@ def native_logits(backend: str, stored: Stored, row: Format) -> F32Array:
         own = F32 if stored[place.tensor].dtype == np.float32 else row
         return ops.put(Weight(stored[place.tensor][place.part], SHAPES[name], own, name))
 
-    return weights(ops, put)
+    return run(ops, put)
 
 
 def torch_logits(stored: Stored) -> F32Array:
@@ -93,7 +94,7 @@ def torch_logits(stored: Stored) -> F32Array:
         place = place_of(name)
         return torch.from_numpy(stored[place.tensor])[place.part]
 
-    return weights(TorchOps(), put)
+    return run(TorchOps(), put)
 
 
 def transformers_logits(folder: Path, stored: Stored, dtype: torch.dtype) -> F32Array:
@@ -121,49 +122,35 @@ def round_in_place(x: NDArray[np.float32]) -> NDArray[np.uint16]:
     return short
 
 
-@pytest.fixture(scope="module")
-def stored() -> Iterator[Stored]:
-    found = draw()
-    yield found
-    found.clear()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("mixtral")
-    (path / "config.json").write_text(write_config(CONFIG, "float32"))
-    return path
-
-
 def show(what: str, error: float) -> float:
     print(f"{what:64} {error:.1e}")
     return error
 
 
-def test_one_layer_of_full_width(stored: Stored, folder: Path) -> None:
+def test_one_layer_of_full_width(tmp_path: Path) -> None:
     """One test, for its parts share 6 GB: float32 first, then rounded in place to bfloat16."""
+    (tmp_path / "config.json").write_text(write_config(CONFIG, "float32"))
     fastest = NATIVE[-1]
     print(f"\ndim {CONFIG.dim}, hidden_dim {CONFIG.hidden_dim}, {CONFIG.n_experts} experts, {len(TOKENS)} tokens")
-    expected = transformers_logits(folder, stored, torch.float32)
+    stored = draw()
+    expected = transformers_logits(tmp_path, stored, torch.float32)
     f32 = show(f"f32: {fastest} and transformers", relative_error(native_logits(fastest, stored, F32), expected))
     torch_f32 = show("f32: torch and transformers", relative_error(torch_logits(stored), expected))
 
     short = {name: round_in_place(x) if x.ndim > 1 else x for name, x in stored.items()}
-    rounded = transformers_logits(folder, stored, torch.float32)
-    stored.clear()
+    rounded = transformers_logits(tmp_path, stored, torch.float32)
+    del stored
     found = native_logits(fastest, short, BF16)
-    bf16 = show(f"bf16: {fastest} and transformers in f32 on the same weights", relative_error(found, rounded))
-    theirs = transformers_logits(folder, short, torch.bfloat16)
-    # a token whose second expert is nearly tied may be sent elsewhere by rounding, so the middle token is judged
-    per_token = np.abs(theirs - rounded).max(axis=1) / np.abs(rounded).max()
-    own = show("bf16: transformers in bf16 and in f32 on the same weights, median", float(np.median(per_token)))
-    show("bf16: transformers in bf16 and in f32 on the same weights, worst", float(per_token.max()))
-    show("bf16: rounding the weights alone, transformers in f32", relative_error(rounded, expected))
+    bf16 = show(f"bf16: {fastest} and transformers in f32", relative_error(found, rounded))
+    theirs = transformers_logits(tmp_path, short, torch.bfloat16)
+    own = show("bf16: transformers in bf16 and transformers in f32", relative_error(theirs, rounded))
+    between = show(f"bf16: {fastest} and transformers in bf16", relative_error(found, theirs))
+    show("transformers in f32: weights rounded to bf16 and not rounded", relative_error(rounded, expected))
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     print(f"peak memory {peak_gb:.1f} GB")
 
     assert f32 <= LOGIT_TOLERANCE
     assert torch_f32 <= LOGIT_TOLERANCE
     assert bf16 <= LOGIT_TOLERANCE
-    assert own <= TRANSFORMERS_BF16_TOLERANCE
+    assert max(own, between) <= TRANSFORMERS_BF16_TOLERANCE
     assert peak_gb <= MAX_PEAK_GB

@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from toys import F32Array, Toy, leaves, random_values, relative_error
 
 from octuor.batch import Batch, step, whole
 from octuor.cache import KVCache
@@ -20,6 +19,7 @@ from octuor.ops.reference import ReferenceOps
 from octuor.ops.torch import TorchOps
 from octuor.quant import F32
 from octuor.weights import Expert, Weight
+from toys import F32Array, Toy, leaves, random_values, relative_error
 
 # Float32 sums of up to 100 products in another order, relative to the largest result.
 TOLERANCE = 2e-6
@@ -31,6 +31,11 @@ CONFIG = ModelConfig(
     n_experts=5, n_experts_per_token=2, rope_theta=1e4, max_seq_len=64,
 )  # fmt: skip
 REFERENCE, TORCH = ReferenceOps(), TorchOps()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # arrays so small that threads would only wait for each other
 
 
 def normal(*shape: int, seed: int = 0) -> F32Array:
@@ -102,8 +107,8 @@ def heads(n_tokens: int) -> tuple[F32Array, F32Array, F32Array]:
 
 
 def attend(ops: Ops, batch: Batch, rows: Sequence[F32Array], window: int | None) -> F32Array:
-    given = [torch.from_numpy(x) for x in rows] if isinstance(ops, TorchOps) else rows
-    return ops.to_numpy(ops.attention(*given, batch, 1, window))
+    q, k, v = (torch.from_numpy(x) if isinstance(ops, TorchOps) else x for x in rows)
+    return ops.to_numpy(ops.attention(q, k, v, batch, 1, window))
 
 
 @pytest.mark.parametrize("window", [None, 1, 4, 100])

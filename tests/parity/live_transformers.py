@@ -3,7 +3,6 @@
 Every model passes through files: we write the folder, transformers loads it, our own reader opens it.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch.nn.functional import cross_entropy
+
+from octuor import model
+from octuor.batch import whole
+from octuor.checkpoint import open_checkpoint
+from octuor.ops.torch import TorchOps
+from octuor.quant import BF16
+from octuor.weights import build
 from parity.cases import CASES, RECORDED, Case
 from parity.checks import (
     GRADIENT_TOLERANCE,
@@ -22,14 +29,6 @@ from parity.checks import (
 )
 from parity.oracle import expect, gradient, load, write_folder
 from toys import BACKENDS, make_backend, relative_error
-from torch.nn.functional import cross_entropy
-
-from octuor import model
-from octuor.batch import whole
-from octuor.checkpoint import open_checkpoint
-from octuor.ops.torch import TorchOps
-from octuor.quant import BF16
-from octuor.weights import build
 
 GRADIENT_CASES = CASES[:16]
 FILE_CASES = CASES[:8]
@@ -37,16 +36,17 @@ FILE_CASES = CASES[:8]
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet() -> None:
+    torch.set_num_threads(1)  # models so small that threads would only wait for each other
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
-def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Case, Path, Expected]]:
+def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, Path, Expected]:
     """A case, its folder, and transformers' answer."""
     case: Case = request.param
     folder = write_folder(case, tmp_path_factory.mktemp("model"))
-    yield case, folder, expect(load(folder), case)
+    return case, folder, expect(load(folder), case)
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "torch"])

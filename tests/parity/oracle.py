@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from parity.cases import N_GREEDY, Case
-from parity.checks import Expected
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -18,6 +16,8 @@ from octuor.checkpoint.huggingface import places_of, write_huggingface
 from octuor.config import ModelConfig
 from octuor.quant import F32, Format
 from octuor.weights import weight_shapes
+from parity.cases import N_GREEDY, Case
+from parity.checks import Expected
 
 PLAIN = {"attn_implementation": "eager", "experts_implementation": "eager"}
 

@@ -17,15 +17,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 import transformers
-from parity.cases import CASES, N_GREEDY, RECORDED, SEED, Case, make_case
-from parity.checks import GREEDY_GAP, ROUTER_GAP, Expected, check_greedy, check_logits, toy
-from parity.oracle import expect, load, search, write_folder
-from toys import F32Array, Toy
 
 from octuor.batch import whole
 from octuor.model import forward
 from octuor.ops import Routing
 from octuor.ops.reference import ReferenceOps
+from parity.cases import CASES, N_GREEDY, RECORDED, SEED, Case, make_case
+from parity.checks import GREEDY_GAP, ROUTER_GAP, Expected, check_greedy, check_logits, toy
+from parity.oracle import expect, load, search, write_folder
+from toys import F32Array, Toy
 
 N_DRAWS = 20
 
@@ -64,8 +64,7 @@ def is_far_from_ties(case: Case) -> bool:
         expected = expect(load(Path(folder)), case)
         tokens = [*case.prompt, *expected.tokens.tolist()]
         return (
-            greedy_gap(Path(folder), case) > GREEDY_GAP
-            and router_gap(toy(ReferenceOps(), case), tokens) > ROUTER_GAP
+            greedy_gap(Path(folder), case) > GREEDY_GAP and router_gap(toy(ReferenceOps(), case), tokens) > ROUTER_GAP
         )
 
 

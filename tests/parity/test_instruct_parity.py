@@ -54,8 +54,7 @@ FRAGMENTS = [
 def text(rng: random.Random, *, empty: bool = True) -> str:
     pieces = [rng.choice(FRAGMENTS) for _ in range(rng.randrange(0 if empty else 1, 8))]
     pieces += [
-        chr(rng.choice((rng.randrange(0x20, 0x800), rng.randrange(0x3000, 0x9FFF))))
-        for _ in range(rng.randrange(3))
+        chr(rng.choice((rng.randrange(0x20, 0x800), rng.randrange(0x3000, 0x9FFF)))) for _ in range(rng.randrange(3))
     ]
     rng.shuffle(pieces)
     return rng.choice(("", " ")).join(pieces)

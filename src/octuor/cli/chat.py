@@ -81,13 +81,15 @@ class Talk:
 
         Raises RequestError or TokenizerError, and forgets the message, if it cannot be answered.
         """
+        from octuor.cli.progress import PromptBar
         from octuor.errors import RequestError, TokenizerError
         from octuor.tokenizer import Message
 
+        bar = PromptBar()
         self.messages.append(Message("user", text))
         try:
             self._forget_oldest()
-            generation = self._model.chat([*self._first(), *self.messages], self._params)
+            generation = self._model.chat([*self._first(), *self.messages], self._params, on_prefill=bar)
         except (RequestError, TokenizerError):
             self.messages.pop()
             raise
@@ -95,6 +97,7 @@ class Talk:
             for token in generation:
                 show(token.text)
         except KeyboardInterrupt:
+            bar.close()
             generation.close()
         self.messages.append(Message("assistant", generation.text))
 

@@ -30,6 +30,7 @@ def main(
 ) -> None:
     """Continue a text or token ids."""
     from octuor.api import load
+    from octuor.cli.progress import PromptBar
     from octuor.sampling import SamplingParams
 
     params = SamplingParams(
@@ -37,7 +38,7 @@ def main(
         repetition_penalty=repetition_penalty, stop=tuple(stop or ()),
     )  # fmt: skip
     loaded = load(model, threads=threads, context=context)
-    generation = loaded.generate(_prompt(prompt, ids), params)
+    generation = loaded.generate(_prompt(prompt, ids), params, on_prefill=PromptBar())
     tokens = []
     for token in generation:
         tokens.append(token)

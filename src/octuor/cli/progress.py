@@ -1,9 +1,10 @@
-"""Progress bars with rates for work that takes more than a moment; silent where nobody looks."""
+"""Progress bars with rates for work that takes more than a moment; on stderr, and only in a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -22,3 +23,34 @@ def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
             progress.update(task, completed=done, total=total)
 
         yield update
+
+
+class PromptBar:
+    """A bar that appears while a long prompt is read and is gone when the answer begins.
+
+    Call it with prompt tokens done and in all; rich is imported only when there is something to show.
+    """
+
+    def __init__(self) -> None:
+        self._progress: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._progress is None:
+            if done == total:  # read in one go
+                return
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.add_task("", total=total)
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=done)
+        if done == total:
+            self.close()
+
+    def close(self) -> None:
+        """Take the bar away, if it is there."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

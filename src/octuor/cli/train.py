@@ -22,7 +22,9 @@ def main(
 ) -> None:
     """Train a model, or go on where a stopped run left off; writes a Hugging Face checkpoint and a pack."""
     from octuor.errors import BackendError
+    from octuor.train.recipe import read_recipe
 
+    plan = read_recipe(recipe)
     for library in ("torch", "matplotlib"):
         if find_spec(library) is None:
             raise BackendError(f'octuor train: expected the library {library}, found none; pip install "octuor[train]"')
@@ -40,9 +42,7 @@ def main(
     from octuor.train.export import export
     from octuor.train.loop import StepMetrics, train
     from octuor.train.plot import plot_losses
-    from octuor.train.recipe import read_recipe
 
-    plan = read_recipe(recipe)
     run = out or Path("runs") / recipe.stem
     tokenizer_file = tokenizer or find_mistral_common_tokenizer()
     columns = (

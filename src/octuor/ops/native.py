@@ -73,7 +73,7 @@ class NativeOps:
             return np.ascontiguousarray(weight.to_f32(), dtype=np.float32)
         if not weight.data.flags.c_contiguous:
             raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
-        return _native.Matrix(weight.data, *weight.shape, weight.format.name)
+        return _native.Matrix(weight.data, weight.shape, weight.format.name)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         return np.zeros(shape, dtype=np.float16 if dtype == "f16" else np.float32)
@@ -142,7 +142,7 @@ class NativeOps:
             return row.quantize(x)
         out = np.empty(row.storage_shape(x.shape), dtype=row.dtype)
         source = {"f": "f32", "e": "f16", "H": "bf16"}.get(x.dtype.char, x.dtype.name)
-        bad_row = self._context.quantize(_native.Matrix(x, *x.shape, source), row.name, out)
+        bad_row = self._context.quantize(_native.Matrix(x, x.shape, source), row.name, out)
         if bad_row >= 0:
             raise FormatError(
                 f"{row.name}: expected finite weights, found another in row {bad_row}; is the checkpoint damaged?"

@@ -25,6 +25,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from octuor.errors import FormatError
 from octuor.quant.base import Array, Format, ceil_div
 from octuor.quant.plain import from_bf16, to_bf16
 
@@ -36,8 +37,11 @@ Q8_BYTES = 2 * ROWS + ROWS * INPUTS
 
 
 def _tiles(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cut [out, in] into [row tiles, input tiles, 64, 256], padding with zeros."""
+    """Cut [out, in] into [row tiles, input tiles, 64, 256], padding with zeros; FormatError on NaN or infinity."""
     out, inputs = x.shape
+    if not (finite := np.isfinite(x)).all():
+        row = int(np.argwhere(~finite)[0, 0])
+        raise FormatError(f"quantize: expected finite weights, found another in row {row}; is the checkpoint damaged?")
     tall, wide = ceil_div(out, ROWS), ceil_div(inputs, INPUTS)
     padded = np.zeros((tall * ROWS, wide * INPUTS), dtype=np.float32)
     padded[:out, :inputs] = x

@@ -90,7 +90,7 @@ def train(
     ops = TorchOps(dtype=state.dtype)
     with MetricsFile(out / "metrics.jsonl", first) as metrics_file:
         for step in range(first, schedule.steps):
-            metrics = _step(recipe, state, ops, stream, step)
+            metrics = train_step(recipe, state, ops, stream, step)
             metrics_file.write(metrics)
             if on_step is not None:
                 on_step(metrics)
@@ -99,7 +99,8 @@ def train(
     return state
 
 
-def _step(recipe: Recipe, state: TrainState, ops: TorchOps, stream: TokenStream, step: int) -> StepMetrics:
+def train_step(recipe: Recipe, state: TrainState, ops: TorchOps, stream: TokenStream, step: int) -> StepMetrics:
+    """Take the next rows from the stream and update the state; `step` counts from 0."""
     began = time.perf_counter()
     schedule = recipe.schedule
     stage = recipe.stage_at(step)

@@ -1,0 +1,69 @@
+"""The operations once more, in float64 and as plainly as they can be said: what every backend is held against.
+
+T tokens, D dim, H query heads, K kv heads, C head_dim, A experts a token, F hidden_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from octuor.ops import Routing
+from octuor.quant.int8_exact import quantize_activations
+from octuor.weights import Expert, Weight
+
+F32Array = NDArray[np.float32]
+F64Array = NDArray[np.float64]
+
+
+def rounded(x: F32Array) -> F64Array:
+    """x [T, in] as a product with a tiled weight sees it: int8 times a scale for each token and 256 inputs."""
+    codes, scales = quantize_activations(x)
+    blocks = codes.reshape(*scales.shape, 256).astype(np.float64) * scales[..., None]
+    return blocks.reshape(codes.shape)[:, : x.shape[1]]
+
+
+def linear(x: F32Array, weight: Weight) -> F64Array:
+    """x [T, in] times weight [out, in] transposed, with the inputs rounded where the format rounds them."""
+    inputs = rounded(x) if weight.format.is_tiled else x.astype(np.float64)
+    return inputs @ weight.to_f32().astype(np.float64).T
+
+
+def moe(x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F64Array:
+    """Token by token: the weighted sum of its experts' down(silu(gate x) * up x)."""
+    out = np.zeros(x.shape)
+    for t in range(len(x)):
+        for e, weight in zip(routing.experts[t], routing.weights[t], strict=True):
+            gate, up = (linear(x[t : t + 1], part) for part in (experts[e].gate, experts[e].up))
+            hidden = gate / (1 + np.exp(-gate)) * up
+            out[t] += weight * linear(hidden.astype(np.float32), experts[e].down)[0]
+    return out
+
+
+def rms_norm(x: F32Array, weight: F32Array, eps: float) -> F64Array:
+    wide = x.astype(np.float64)
+    return wide / np.sqrt((wide**2).mean(axis=-1, keepdims=True) + eps) * weight
+
+
+def rope(x: F32Array, positions: NDArray[np.int32], theta: float) -> F64Array:
+    """Pairs (i, i + C/2) as complex numbers, turned."""
+    half = x.shape[-1] // 2
+    angle = positions[:, None] * theta ** (-np.arange(half) / half)
+    turned = (x[..., :half] + 1j * x[..., half:].astype(np.float64)) * np.exp(1j * angle)[:, None, :]
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def attention(q: F32Array, keys: F32Array, values: F32Array, positions: Sequence[int], window: int | None) -> F64Array:
+    """One sequence, token by token and head by head: q [T, H, C]; keys and values [S, K, C] from position 0 on."""
+    n_heads, head_dim = q.shape[1:]
+    shared = n_heads // keys.shape[1]
+    out = np.zeros(q.shape)
+    for t, position in enumerate(positions):
+        seen = slice(0 if window is None else max(0, position - window + 1), position + 1)
+        for h in range(n_heads):
+            scores = keys[seen, h // shared].astype(np.float64) @ q[t, h] / np.sqrt(head_dim)
+            weights = np.exp(scores - scores.max())
+            out[t, h] = weights / weights.sum() @ values[seen, h // shared]
+    return out
