@@ -3,7 +3,8 @@
 // Plain formats are types that `load` widens: float, f16, bf16. Tiled formats, 64 rows x 256 inputs a tile, have
 //   BYTES               of a tile; it begins with 64 bf16, the scale D of each row
 //   dot<N>(...)         N tokens times a tile as it is stored
-//   unpack(tile, out)   the tile as int8 in q8's layout, made for exact_dot: [4 strips][64 quads][16 rows][4 inputs]
+//   unpack<S>(tile, out)  the tile as int8 in q8's layout, made for exact_dot: [4 strips][64 quads][16 rows][4];
+//                       S is the instruction set's ByteScale
 // The layout of the tiles is described in src/octuor/quant/int8_exact.py.
 #pragma once
 
@@ -15,13 +16,15 @@ constexpr int64_t STEPS = 8;  // of an exact product over a tile, between which 
 constexpr int STRIP_VECTORS = int(STRIP) / W;
 constexpr int64_t STRIP_BYTES = QUADS * LINE;  // of int8 codes
 
-// 256 inputs of one token, rounded to int8.
-struct alignas(64) Activations {
-    int8_t codes[INPUTS];
-    int32_t group_starts[GROUPS];  // -8 times the sum of each 16 codes, as group_dot wants it
-    float scale;
-    int32_t exact_start;
-    int32_t unused[14];
+// 256 inputs of some tokens, rounded to int8. Codes lie by themselves, for they are what caches have to hold.
+struct Activations {
+    int8_t* codes;          // [n, 256]
+    int32_t* group_starts;  // [n, 16]: -8 times the sum of each 16 codes, as group_dot wants it
+    int32_t* exact_starts;  // [n]
+    float* scales;          // [n]
+    Activations from(int64_t t) const {
+        return {codes + t * INPUTS, group_starts + t * GROUPS, exact_starts + t, scales + t};
+    }
 };
 
 static inline F32 row_scales(const uint8_t* tile, int64_t first_row) {
@@ -46,13 +49,13 @@ struct Ahead {
 // Exact products: acc [N][64] += (int8 codes in q8's layout) . activations, times both scales.
 // STORED: the codes are as in a file; otherwise they went through exact_weights.
 template <int N, bool STORED>
-static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, const Activations* x, float* acc,
+static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, Activations x, float* acc,
                               Ahead ahead, int lines_a_step) {
     constexpr int V = TILE_VECTORS;
     for (int64_t v0 = 0; v0 < ROWS / W; v0 += V) {
         I32 sums[V][N];
         for (int t = 0; t < N; t++)
-            for (int v = 0; v < V; v++) sums[v][t] = set1_i(x[t].exact_start);
+            for (int v = 0; v < V; v++) sums[v][t] = set1_i(x.exact_starts[t]);
         for (int64_t step = 0; step < QUADS; step += QUADS / STEPS) {
             ahead.lines(lines_a_step);
 #pragma GCC unroll 4
@@ -64,7 +67,7 @@ static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, const A
                     weights[v] = STORED ? exact_weights(stored) : stored;
                 }
                 for (int t = 0; t < N; t++) {
-                    I32 inputs = broadcast(x[t].codes + 4 * quad);
+                    I32 inputs = broadcast(x.codes + t * INPUTS + 4 * quad);
                     for (int v = 0; v < V; v++) sums[v][t] = exact_dot(sums[v][t], weights[v], inputs);
                 }
             }
@@ -73,22 +76,25 @@ static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, const A
             F32 scale = row_scales(tile, (v0 + v) * W);
             for (int t = 0; t < N; t++) {
                 float* at = acc + t * ROWS + (v0 + v) * W;
-                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x[t].scale)), load(at)));
+                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x.scales[t])), load(at)));
             }
         }
     }
 }
+
+struct ByteScale;  // defined where UNPACKS_TILES
 
 struct Q8 {
     static constexpr bool HAS_SCALES = false;
     static constexpr int64_t BYTES = 2 * ROWS + ROWS * INPUTS;
 
     template <int N>
-    static inline void dot(const uint8_t* tile, const Activations* x, float* acc, Ahead ahead) {
+    static inline void dot(const uint8_t* tile, Activations x, float* acc, Ahead ahead) {
         constexpr int lines = int(BYTES / LINE / (STEPS * (ROWS / W / TILE_VECTORS)));
         exact_tile<N, true>(tile + 2 * ROWS, tile, x, acc, ahead, lines);
     }
 
+    template <class>
     static inline void unpack(const uint8_t* tile, uint8_t* out) {
         for (int64_t i = 0; i < ROWS * INPUTS; i += 4 * W) store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
     }
@@ -115,7 +121,7 @@ struct Q4 {
     }
 
     template <int N>
-    static inline void dot(const uint8_t* tile, const Activations* x, float* acc, Ahead ahead) {
+    static inline void dot(const uint8_t* tile, Activations x, float* acc, Ahead ahead) {
         // With one token two vectors of rows share its broadcasts and hide the latency of the sums.
         constexpr int V = N == 1 && STRIP_VECTORS > 1 ? 2 : 1;
         for (int64_t strip = 0; strip < STRIPS; strip++)
@@ -126,13 +132,12 @@ struct Q4 {
     // V * W rows from first_row of a strip on. A function of its own, for with less around it gcc 12 keeps the loop in
     // registers.
     template <int N, int V>
-    __attribute__((noinline)) static void rows_dot(const uint8_t* tile, int64_t strip, int first_row, const Activations* x,
+    __attribute__((noinline)) static void rows_dot(const uint8_t* tile, int64_t strip, int first_row, Activations x,
                                                    float* acc, Ahead ahead) {
         const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
         const uint16_t* group_signs = signs(tile, strip);
-        const int8_t* inputs = x->codes;
-        const int32_t* starts = x->group_starts;
-        constexpr int64_t NEXT = sizeof(Activations);
+        const int8_t* inputs = x.codes;
+        const int32_t* starts = x.group_starts;
         I32 sums[V][N];
         for (int v = 0; v < V; v++)
             for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
@@ -144,7 +149,7 @@ struct Q4 {
             for (int g = 0; g < 4; g++) {
                 I32 group_sums[V][N];
                 for (int t = 0; t < N; t++)
-                    for (int v = 0; v < V; v++) group_sums[v][t] = set1_i(starts[t * NEXT / 4]);
+                    for (int v = 0; v < V; v++) group_sums[v][t] = set1_i(starts[t * GROUPS]);
                 for (int pair = 0; pair < 2; pair++) {
                     I32 even[V], odd[V];
                     for (int v = 0; v < V; v++) {
@@ -152,7 +157,7 @@ struct Q4 {
                         even[v] = low_nibbles(packed), odd[v] = high_nibbles(packed);
                     }
                     for (int t = 0; t < N; t++) {
-                        const int8_t* at = inputs + t * NEXT + pair * 8;
+                        const int8_t* at = inputs + t * INPUTS + pair * 8;
                         const I32 first = broadcast(at), second = broadcast(at + 4);
                         for (int v = 0; v < V; v++) {
                             group_sums[v][t] = group_dot(group_sums[v][t], even[v], first);
@@ -171,12 +176,13 @@ struct Q4 {
             const F32 scale = row_scales(tile, strip * STRIP + first_row + v * W);
             for (int t = 0; t < N; t++) {
                 float* at = acc + t * ROWS + v * W;
-                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x[t].scale)), load(at)));
+                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x.scales[t])), load(at)));
             }
         }
     }
 
     // (code - 8) * scale of every weight, as exact_weights has it.
+    template <class ByteScale>
     static inline void unpack(const uint8_t* tile, uint8_t* out) {
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int quarter = 0; quarter < 4; quarter++)
@@ -185,10 +191,10 @@ struct Q4 {
 #pragma GCC unroll 4
                     for (int g = 0; g < 4; g++) {
                         const int group = quarter * 4 + g;
-                        const ByteScale scale(group_scales.next(signs(tile, strip) + group, first_row));
+                        const ByteScale scale(group_scales.next_nibbles(), signs(tile, strip) + group);
                         for (int pair = 0; pair < 2; pair++) {
                             const int64_t line = (strip * GROUPS + group) * 2 + pair;
-                            I32 packed = load_i(tile + CODES + line * LINE + first_row * 4);
+                            const I32 packed = scale.turn(load_i(tile + CODES + line * LINE + first_row * 4));
                             uint8_t* to = out + line * 2 * LINE + first_row * 4;
                             store_i(to, scale.times(low_nibbles(packed)));
                             store_i(to + LINE, scale.times(high_nibbles(packed)));

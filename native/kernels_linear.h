@@ -30,8 +30,8 @@ static inline uint8_t* thread_scratch(Team* team, size_t n) {
     return static_cast<uint8_t*>(team->scratch(team, THREAD_SLOT, n * size_t(team->n_threads)));
 }
 
-// Rounds n (1 to 256) inputs as quantize_activations does.
-static inline void round_inputs(const float* x, int64_t n, Activations* to) {
+// Rounds n (1 to 256) inputs of one token as quantize_activations does.
+static inline void round_inputs(const float* x, int64_t n, Activations to) {
     alignas(64) float padded[INPUTS] = {};
     if (n < INPUTS) {
         memcpy(padded, x, size_t(n) * sizeof(float));
@@ -42,36 +42,51 @@ static inline void round_inputs(const float* x, int64_t n, Activations* to) {
     const int32_t bits = largest_i(magnitude);
     float largest_input;
     memcpy(&largest_input, &bits, 4);
-    to->scale = largest_input / 127.0f;
-    float inverse = 1.0f / to->scale;
+    const float scale = largest_input / 127.0f;
+    float inverse = 1.0f / scale;
     if (!(inverse <= 3.402823466e38f)) inverse = 0.0f;
     for (int64_t i = 0; i < INPUTS; i += W)
-        store_i8(to->codes + i, min(max(mul(load(x + i), set1(inverse)), set1(-127.0f)), set1(127.0f)));
+        store_i8(to.codes + i, min(max(mul(load(x + i), set1(inverse)), set1(-127.0f)), set1(127.0f)));
     int32_t all = 0;
     for (int64_t g = 0; g < GROUPS; g++) {
         int32_t group = 0;
-        for (int64_t i = 0; i < GROUP; i++) group += to->codes[g * GROUP + i];
-        to->group_starts[g] = group_start(-8 * group);
+        for (int64_t i = 0; i < GROUP; i++) group += to.codes[g * GROUP + i];
+        to.group_starts[g] = group_start(-8 * group);
         all += group;
     }
-    to->exact_start = exact_start(all);
+    *to.exact_starts = exact_start(all);
+    *to.scales = scale;
 }
+
+// n tokens of width inputs, rounded: a column of Activations for each 256 inputs.
+struct Rounded {
+    Activations columns;
+    int64_t n;
+    Activations at(int64_t column, int64_t t) const { return columns.from(column * n + t); }
+
+    static Rounded allocate(Team* team, int slot, int64_t n, int64_t width) {
+        const int64_t all = n * ceil_div(width, INPUTS);
+        auto* codes = static_cast<int8_t*>(team->scratch(team, slot, size_t(all * (INPUTS + 4 * GROUPS + 4 + 4))));
+        auto* group_starts = reinterpret_cast<int32_t*>(codes + all * INPUTS);
+        int32_t* exact_starts = group_starts + all * GROUPS;
+        return {{codes, group_starts, exact_starts, reinterpret_cast<float*>(exact_starts + all)}, n};
+    }
+};
 
 // The inputs of a product: n tokens of width floats, and the same rounded where a tiled weight asks for it.
 struct Tokens {
-    const float* plain;        // [n, width]
-    const Activations* tiled;  // [ceil(width / 256), n]; null: no tiled weight
-    int64_t n, width;
+    const float* plain;  // [n, width]; null: no plain weight
+    Rounded tiled;
+    int64_t width;
 };
 
 // Rounds n rows of x: the rows of the list, or the first n where it is null.
-static Activations* round_tokens(Team* team, const float* x, const int32_t* list, int64_t n, int64_t width) {
-    const int64_t blocks = ceil_div(width, INPUTS);
-    auto* to = static_cast<Activations*>(team->scratch(team, INPUTS_SLOT, size_t(n * blocks) * sizeof(Activations)));
+static Rounded round_tokens(Team* team, const float* x, const int32_t* list, int64_t n, int64_t width) {
+    const Rounded to = Rounded::allocate(team, INPUTS_SLOT, n, width);
     parallel(team, n, n * width < SMALL_WORK, [=](int64_t t, int) {
         const float* row = x + (list ? list[t] : t) * width;
-        for (int64_t b = 0; b < blocks; b++)
-            round_inputs(row + b * INPUTS, least(INPUTS, width - b * INPUTS), to + b * n + t);
+        for (int64_t b = 0; b * INPUTS < width; b++)
+            round_inputs(row + b * INPUTS, least(INPUTS, width - b * INPUTS), to.at(b, t));
     });
     return to;
 }
@@ -146,12 +161,13 @@ static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, S
     }
 }
 
+// Calls f.operator()<N>(t) for the tokens t to t + N of every block of up to 4; a fifth is shared with the one before,
+// for a block of one cannot keep the multipliers busy.
 template <class F>
 static inline void by_token_count(int64_t n, F f) {
-    // f.template operator()<N>(t) for tokens t to t + N
     int64_t t = 0;
-    for (; t + 4 <= n; t += 4) f.template operator()<4>(t);
-    if (n - t == 3) f.template operator()<3>(t);
+    for (; n - t >= 4 && n - t != 5; t += 4) f.template operator()<4>(t);
+    if (n - t == 5 || n - t == 3) f.template operator()<3>(t), t += 3;
     if (n - t == 2) f.template operator()<2>(t);
     if (n - t == 1) f.template operator()<1>(t);
 }
@@ -163,23 +179,22 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
     alignas(64) uint8_t unpacked[ROWS * INPUTS];
     const int64_t blocks = ceil_div(w.in, INPUTS);
     const uint8_t* tile = static_cast<const uint8_t*>(w.data) + first_row / ROWS * blocks * Tile::BYTES;
-    const bool unpack = UNPACKS_TILES && tokens.n > FEW_TOKENS;
     for (int64_t b = 0; b < blocks; b++, tile += Tile::BYTES) {
         Ahead ahead = {b + 1 < blocks ? tile + Tile::BYTES : then};
-        const Activations* inputs = x.tiled + b * x.n + tokens.first;
-        int lines = 0;
-        if (unpack) {
-            Tile::unpack(tile, unpacked);
-            lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, 4) * STEPS));
+        const Activations inputs = x.tiled.at(b, tokens.first);
+        if constexpr (UNPACKS_TILES) {
+            if (tokens.n > FEW_TOKENS) {
+                Tile::template unpack<ByteScale>(tile, unpacked);
+                const int lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, 4) * STEPS));
+                by_token_count(tokens.n, [&]<int N>(int64_t t) {
+                    exact_tile<N, false>(unpacked, tile, inputs.from(t), acc + t * ROWS, ahead.take(lines * STEPS), lines);
+                });
+                continue;
+            }
         }
         by_token_count(tokens.n, [&]<int N>(int64_t t) {
-            if (unpack) {
-                exact_tile<N, false>(unpacked, tile, inputs + t, acc + t * ROWS, ahead, lines);
-                if (ahead.at) ahead.at += lines * STEPS * LINE;
-            } else {
-                Tile::template dot<N>(tile, inputs + t, acc + t * ROWS, ahead);
-                ahead.at = nullptr;
-            }
+            Tile::template dot<N>(tile, inputs.from(t), acc + t * ROWS, ahead);
+            ahead = Ahead();
         });
     }
 }
@@ -214,7 +229,8 @@ static inline const uint8_t* row_address(const Matrix& w, int64_t first_row) {
 
 static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* weight, float* out) {
     const Matrix w = *weight;
-    const Tokens tokens = {x, is_tiled(w.format) ? round_tokens(team, x, nullptr, n_tokens, w.in) : nullptr, n_tokens, w.in};
+    Tokens tokens = {x, {}, w.in};
+    if (is_tiled(w.format)) tokens.tiled = round_tokens(team, x, nullptr, n_tokens, w.in);
     const int64_t row_tiles = ceil_div(w.out, ROWS), token_blocks = ceil_div(n_tokens, TOKEN_BLOCK);
     // A task is a run of row tiles, one linear stream; some for each thread, so that a late one costs little.
     const int64_t run = token_blocks > 1 ? 1 : 1 + row_tiles / (8 * team->n_threads + 1);

@@ -55,15 +55,13 @@ static void moe_pass(Team* team, const MoeCall& call) {
         (is_tiled(m.up.format) ? inputs_tiled : inputs_plain) = true;
         (is_tiled(m.down.format) ? hidden_tiled : hidden_plain) = true;
     }
-    const Tokens x = {inputs_plain ? sort_tokens(team, call, groups) : nullptr,
-                      inputs_tiled ? round_tokens(team, call.x, groups.tokens, n, d) : nullptr, n, d};
+    Tokens x = {inputs_plain ? sort_tokens(team, call, groups) : nullptr, {}, d};
+    if (inputs_tiled) x.tiled = round_tokens(team, call.x, groups.tokens, n, d);
     const int64_t f_blocks = ceil_div(f, INPUTS), token_blocks = ceil_div(groups.most, TOKEN_BLOCK);
     float* plain = nullptr;
-    Activations* tiled = nullptr;
     if (hidden_plain) plain = static_cast<float*>(team->scratch(team, HIDDEN_PLAIN_SLOT, size_t(n * f) * sizeof(float)));
-    if (hidden_tiled)
-        tiled = static_cast<Activations*>(
-            team->scratch(team, HIDDEN_TILED_SLOT, size_t(n * f_blocks) * sizeof(Activations)));
+    Tokens hidden_tokens = {plain, {}, f};
+    if (hidden_tiled) hidden_tokens.tiled = Rounded::allocate(team, HIDDEN_TILED_SLOT, n, f);
     const bool small = n * d * f < SMALL_WORK;
     constexpr int64_t ACC = TOKEN_BLOCK * ROWS, HIDDEN = TOKEN_BLOCK * INPUTS;
     float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(2 * ACC + HIDDEN) * sizeof(float)));
@@ -86,12 +84,11 @@ static void moe_pass(Team* team, const MoeCall& call) {
         }
         for (int64_t t = 0; t < n_here; t++) {
             const float* row = hidden + t * INPUTS;
-            if (is_tiled(m.down.format)) round_inputs(row, width, tiled + block * n + first + t);
+            if (is_tiled(m.down.format)) round_inputs(row, width, hidden_tokens.tiled.at(block, first + t));
             else memcpy(plain + (first + t) * f + block * INPUTS, row, size_t(width) * sizeof(float));
         }
     });
 
-    const Tokens hidden = {plain, tiled, n, f};
     parallel(team, ceil_div(d, ROWS), small, [=](int64_t i, int thread) {
         float* acc = memory + thread * (2 * ACC + HIDDEN);
         const int64_t row = i * ROWS, n_rows = least(ROWS, d - row);
@@ -101,7 +98,7 @@ static void moe_pass(Team* team, const MoeCall& call) {
             const uint8_t* then = u + 1 < groups.n_used ? row_address(call.matrices[groups.used[u + 1]].down, row) : nullptr;
             for (int64_t first = groups.starts[e]; first < groups.starts[e + 1]; first += TOKEN_BLOCK) {
                 const int64_t n_here = least(TOKEN_BLOCK, groups.starts[e + 1] - first);
-                product(call.matrices[e].down, row, hidden, {first, n_here}, acc, then);
+                product(call.matrices[e].down, row, hidden_tokens, {first, n_here}, acc, then);
                 for (int64_t t = 0; t < n_here; t++) {
                     float* out = call.out + groups.tokens[first + t] * d + row;
                     for (int64_t r = 0; r < n_rows; r++) out[r] += groups.weights[first + t] * acc[t * ROWS + r];

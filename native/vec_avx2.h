@@ -159,18 +159,4 @@ static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-struct ByteScale {
-    I32 scale, offset;
-    explicit ByteScale(I32 group_scale) : scale(group_scale) {
-        I32 byte = _mm256_and_si256(_mm256_slli_epi16(scale, 3), set1_i(0x00ff00ff));
-        offset = _mm256_or_si256(byte, _mm256_slli_epi16(byte, 8));
-    }
-    I32 times(I32 codes) const {
-        const I32 even_bytes = set1_i(0x00ff00ff);
-        I32 even = _mm256_mullo_epi16(_mm256_and_si256(codes, even_bytes), scale);
-        I32 odd = _mm256_mullo_epi16(_mm256_andnot_si256(even_bytes, codes), scale);
-        return _mm256_sub_epi8(_mm256_or_si256(_mm256_and_si256(even, even_bytes), odd), offset);
-    }
-};
-
 }  // namespace octuor::OCTUOR_ISA

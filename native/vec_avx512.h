@@ -164,27 +164,38 @@ struct GroupScales {
         else nibbles = _mm512_mask_blend_epi16(0xaaaaaaaa, nibbles, _mm512_slli_epi32(nibbles, 16));
 #endif
     }
-    I32 next(const uint16_t* signs, int) {
-        const I32 nibble = _mm512_and_si512(nibbles, set1_i(NIBBLE));
+    I32 next_nibbles() {
+        const I32 lowest = _mm512_and_si512(nibbles, set1_i(NIBBLE));
         nibbles = _mm512_srli_epi16(nibbles, 4);
+        return lowest;
+    }
+    I32 next(const uint16_t* signs, int) {
+        const I32 nibble = next_nibbles();
         return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE));
     }
 };
 
-struct ByteScale {
-    I32 scale, offset;
-    explicit ByteScale(I32 group_scale) : scale(group_scale) {
 #ifdef __AVX512VNNI__
-        scale = _mm512_or_si512(scale, _mm512_slli_epi32(scale, 16));
-#endif
-        I32 byte = _mm512_and_si512(_mm512_slli_epi16(scale, 3), set1_i(0x00ff00ff));
-        offset = exact_weights(_mm512_or_si512(byte, _mm512_slli_epi16(byte, 8)));  // +128 and -128 are one byte
+
+// A group's scale, made for multiplying its codes: (code - 8) * scale + 128 as a byte. A negative scale turns the code
+// over, -(code - 8) = (15 - code) - 7, so that products are at most 15 * 15 and one 16-bit multiplication makes two.
+struct ByteScale {
+    I32 flip, size, offset;
+    // nibbles: the scales' lower four bits; negative: of those 16 rows, a bit each
+    ByteScale(I32 nibbles, const uint16_t* negative) {
+        const __mmask16 below_0 = *negative;
+        const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
+        const I32 offsets = _mm512_sub_epi32(set1_i(128), _mm512_slli_epi32(magnitude, 3));
+        const I32 low_byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // of each lane, four times
+        flip = _mm512_maskz_mov_epi32(below_0, set1_i(-1));
+        size = _mm512_or_si512(magnitude, _mm512_slli_epi32(magnitude, 16));
+        offset = _mm512_mask_add_epi32(offsets, below_0, offsets, magnitude);
+        offset = _mm512_shuffle_epi8(offset, low_byte);
     }
-    I32 times(I32 codes) const {
-        I32 even = _mm512_mullo_epi16(_mm512_and_si512(codes, set1_i(0x00ff00ff)), scale);
-        I32 odd = _mm512_mullo_epi16(_mm512_and_si512(codes, set1_i(int32_t(0xff00ff00))), scale);
-        return _mm512_sub_epi8(_mm512_mask_blend_epi8(0x5555555555555555, odd, even), offset);
-    }
+    I32 turn(I32 packed) const { return _mm512_xor_si512(packed, flip); }
+    I32 times(I32 codes) const { return _mm512_add_epi8(_mm512_mullo_epi16(codes, size), offset); }
 };
+
+#endif
 
 }  // namespace octuor::OCTUOR_ISA

@@ -228,21 +228,6 @@ static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
     return sum;
 }
 
-// A group's scale, made for multiplying its codes: (code - 8) * scale, then exact_weights.
-struct ByteScale {
-    I32 scale;
-    explicit ByteScale(I32 group_scale) : scale(group_scale) {}
-    I32 times(I32 codes) const {
-        OCTUOR_LANES {
-            uint32_t r = 0;
-            for (int j = 0; j < 4; j++)
-                r |= uint32_t(uint8_t((byte_u(codes.lane[i], j) - 8) * scale.lane[i])) << (8 * j);
-            codes.lane[i] = int32_t(r);
-        }
-        return codes;
-    }
-};
-
 #undef OCTUOR_LANES
 
 }  // namespace octuor::OCTUOR_ISA

@@ -40,7 +40,7 @@ class ModelConfig:
             if field.name == "sliding_window" and value is None:
                 continue
             wanted = float if field.type == "float" else int
-            if isinstance(value, bool) or not isinstance(value, (int, wanted)) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, (int, wanted)) or not 0 < value < float("inf"):
                 raise ConfigError(f"config.{field.name}: expected a positive {wanted.__name__}, found {value!r}")
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(

@@ -94,10 +94,10 @@ class Talk:
             self.messages.pop()
             raise
         try:
-            for token in generation:
-                show(token.text)
+            with bar:
+                for token in generation:
+                    show(token.text)
         except KeyboardInterrupt:
-            bar.close()
             generation.close()
         self.messages.append(Message("assistant", generation.text))
 

@@ -38,13 +38,14 @@ def main(
         repetition_penalty=repetition_penalty, stop=tuple(stop or ()),
     )  # fmt: skip
     loaded = load(model, threads=threads, context=context)
-    generation = loaded.generate(_prompt(prompt, ids), params, on_prefill=PromptBar())
+    has_text = loaded.checkpoint.tokenizer is not None
     tokens = []
-    for token in generation:
-        tokens.append(token)
-        if not as_json:
-            has_text = loaded.checkpoint.tokenizer is not None
-            print(token.text if has_text else f"{token.id} ", end="", flush=True)
+    with PromptBar() as bar:
+        generation = loaded.generate(_prompt(prompt, ids), params, on_prefill=bar)
+        for token in generation:
+            tokens.append(token)
+            if not as_json:
+                print(token.text if has_text else f"{token.id} ", end="", flush=True)
     report: dict[str, Any] = {}
     if stats or as_json:
         report = _speeds(generation.usage, loaded.bytes_per_token, measure=stats, threads=threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,15 +29,22 @@ def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 class PromptBar:
     """A bar that appears while a long prompt is read and is gone when the answer begins.
 
-    Call it with prompt tokens done and in all; rich is imported only when there is something to show.
+    Call it with prompt tokens done and in all, inside `with`: an error or Ctrl-C takes it away too. rich is
+    imported only when there is something to show.
     """
 
     def __init__(self) -> None:
         self._progress: Any = None
 
+    def __enter__(self) -> PromptBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def __call__(self, done: int, total: int) -> None:
         if self._progress is None:
-            if done == total:  # read in one go
+            if done == total or not sys.stderr.isatty():  # read in one go, or for nobody
                 return
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -33,9 +33,7 @@ def main(
     rate = report.n_bytes / report.seconds / 1e6
     if as_json:
         print(
-            json.dumps(
-                {"path": str(report.path), "bytes": report.n_bytes, "seconds": report.seconds, "mb_per_s": rate}
-            )
+            json.dumps({"path": str(report.path), "bytes": report.n_bytes, "seconds": report.seconds, "mb_per_s": rate})
         )
     else:
         print(f"{report.path}: {report.n_bytes / 1e9:.2f} GB in {report.seconds:.1f} s, {rate:.0f} MB/s")

@@ -76,8 +76,6 @@ class ReferenceOps:
             if batch.cache is not None:
                 seen_k, seen_v = (self._cached(pool, batch, b, first) for pool in
                                   (batch.cache.keys[layer], batch.cache.values[layer]))  # fmt: skip
-            else:
-                first = 0
             out[rows] = _attend(q[rows], seen_k, seen_v, positions, first, window)
         return out
 

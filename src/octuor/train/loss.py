@@ -33,9 +33,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             own = slice(start, min(start + chunk, len(rows)))
             gradient = logits[: own.stop - own.start]
             torch.mm(rows[own], head.T, out=gradient)
-            for part, target in zip(
-                gradient.split(SOFTMAX_ROWS), targets[own, None].split(SOFTMAX_ROWS), strict=True
-            ):
+            for part, target in zip(gradient.split(SOFTMAX_ROWS), targets[own, None].split(SOFTMAX_ROWS), strict=True):
                 total += _loss_to_gradient(part, target)
             torch.mm(gradient, head, out=d_rows[own])
             d_head += gradient.T @ rows[own]
