@@ -61,9 +61,7 @@ def shuffled(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def held_out_loss(
-    model: octuor.Model, rows: list[dict[str, Any]], loads: np.ndarray
-) -> dict[str, tuple[float, int]]:
+def held_out_loss(model: octuor.Model, rows: list[dict[str, Any]], loads: np.ndarray) -> dict[str, tuple[float, int]]:
     """Summed loss and number of counted tokens by language; adds each expert's choices to loads [n_layers, E]."""
 
     def watch(layer: int, routing: Routing) -> None:

@@ -116,9 +116,7 @@ def test_log_softmax_is_the_definition(size: int) -> None:
 
 def test_log_softmax_of_impossible_tokens() -> None:
     half = np.log(0.5)
-    np.testing.assert_allclose(
-        log_softmax(logits(1, OUT, 1, OUT)), [half, OUT, half, OUT], rtol=LOGPROB_TOLERANCE
-    )
+    np.testing.assert_allclose(log_softmax(logits(1, OUT, 1, OUT)), [half, OUT, half, OUT], rtol=LOGPROB_TOLERANCE)
 
 
 @given(vector=vectors, k=st.integers(1, 700))
@@ -149,9 +147,7 @@ def test_typical_is_the_shortest_head_of_its_order(vector: FloatArray, p: float)
     found = kept(keep_typical(vector, p))
     others = np.setdiff1d(np.flatnonzero(vector > OUT), found)
     assert found
-    assert others.size == 0 or distance[found].max() <= distance[others].min() + MASS_TOLERANCE * (
-        1 + entropy
-    )
+    assert others.size == 0 or distance[found].max() <= distance[others].min() + MASS_TOLERANCE * (1 + entropy)
     assert probs[found].sum() >= p - MASS_TOLERANCE
 
 

@@ -162,16 +162,12 @@ def test_without_a_seed_each_sampler_draws_its_own() -> None:
 
 def test_logprobs_are_the_models_own_whatever_the_parameters() -> None:
     values = of_probs(0.5, 0.25, 0.125, 0.125)
-    params = SamplingParams(
-        seed=1, logprobs=3, temperature=0.1, top_k=1, logit_bias={3: 100}, repetition_penalty=2.0
-    )
+    params = SamplingParams(seed=1, logprobs=3, temperature=0.1, top_k=1, logit_bias={3: 100}, repetition_penalty=2.0)
     sample = make_sampler(params, 4, EOS)(values, [0], [1])
     assert sample.id == 3
     assert sample.logprob == pytest.approx(np.log(0.125), abs=LOGPROB_TOLERANCE)
     assert [token_id for token_id, _ in sample.top] == [0, 1, 2]  # of equals the lowest id
-    assert [logprob for _, logprob in sample.top] == pytest.approx(
-        np.log([0.5, 0.25, 0.125]), abs=LOGPROB_TOLERANCE
-    )
+    assert [logprob for _, logprob in sample.top] == pytest.approx(np.log([0.5, 0.25, 0.125]), abs=LOGPROB_TOLERANCE)
 
 
 @pytest.mark.parametrize(("n_top", "top_ids"), [(0, ()), (1, (3,)), (4, (3, 1, 0, 2))])
@@ -224,9 +220,7 @@ def test_broken_logits_say_what_to_do(values: FloatArray, found: str, temperatur
         sampler(values)
 
 
-@pytest.mark.parametrize(
-    "values", [np.zeros(5, np.float32), np.zeros((1, 4), np.float32), np.zeros(4, np.float64)]
-)
+@pytest.mark.parametrize("values", [np.zeros(5, np.float32), np.zeros((1, 4), np.float32), np.zeros(4, np.float64)])
 def test_logits_of_another_shape(values: FloatArray) -> None:
     with pytest.raises(ShapeError, match=r"logits: expected \[4\] float32"):
         make_sampler(SamplingParams(), 4, EOS)(values)

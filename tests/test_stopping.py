@@ -29,9 +29,7 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 
 @given(text=few_letters, stops=stops_lists, places=st.lists(st.integers(0, 30), max_size=8))
-def test_the_result_is_the_definitions_wherever_the_text_is_cut(
-    text: str, stops: list[str], places: list[int]
-) -> None:
+def test_the_result_is_the_definitions_wherever_the_text_is_cut(text: str, stops: list[str], places: list[int]) -> None:
     matcher = StopMatcher(stops)
     shown = "".join(matcher.feed(delta) for delta in cut(text, places)) + matcher.flush()
     assert (shown, matcher.match) == shown_by_definition(text, stops)

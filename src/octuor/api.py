@@ -1,8 +1,8 @@
 """The Python API: load a model, then generate, chat, or look at its logits.
 
-    model = octuor.load("mixtral.octuor")
-    for token in model.chat([{"role": "user", "content": "Hello"}]):
-        print(token.text, end="")
+model = octuor.load("mixtral.octuor")
+for token in model.chat([{"role": "user", "content": "Hello"}]):
+    print(token.text, end="")
 """
 
 from __future__ import annotations

@@ -18,9 +18,7 @@ from octuor.weights import Layer, Weights
 OnRoute = Callable[[int, Routing], None]
 
 
-def forward(
-    ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: OnRoute | None = None
-) -> Array:
+def forward(ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: OnRoute | None = None) -> Array:
     """Run the layers and the final norm.
 
     on_route  called with each layer's number and Routing: how training balances and how routing is watched
@@ -45,9 +43,7 @@ def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batc
     return ops.linear(mixed.reshape(n_tokens, config.n_heads * config.head_dim), layer.wo)
 
 
-def feed_forward(
-    ops: Ops, layer: Layer, config: ModelConfig, x: Array, n: int, on_route: OnRoute | None
-) -> Array:
+def feed_forward(ops: Ops, layer: Layer, config: ModelConfig, x: Array, n: int, on_route: OnRoute | None) -> Array:
     """The chosen experts' weighted sum: [T, D] -> [T, D]. A dense layer is one expert for all."""
     routing = ops.route(x, layer.router, config.n_experts_per_token)
     if on_route is not None:

@@ -87,8 +87,7 @@ class SamplingParams:
             _check_integer("max_tokens", self.max_tokens, 0)
             if self.min_tokens > self.max_tokens:
                 raise RequestError(
-                    f"min_tokens: expected at most max_tokens = {self.max_tokens}, got {self.min_tokens}; "
-                    "lower it"
+                    f"min_tokens: expected at most max_tokens = {self.max_tokens}, got {self.min_tokens}; lower it"
                 )
         if self.seed is not None:
             _check_integer("seed", self.seed, -(2**63), 2**64 - 1)
@@ -103,9 +102,7 @@ class SamplingParams:
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))  # a copy: the caller's may change
 
         if isinstance(self.stop, str) or not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise RequestError(
-                f"stop: expected a tuple of non-empty strings, got {self.stop!r}; put them in a tuple"
-            )
+            raise RequestError(f"stop: expected a tuple of non-empty strings, got {self.stop!r}; put them in a tuple")
         object.__setattr__(self, "stop", tuple(self.stop))
         for token_id in self.stop_ids:
             _check_integer("stop_ids", token_id, 0)
@@ -177,19 +174,13 @@ class Sampler:
 
     def _allow(self, logits: FloatArray, allowed: BoolArray) -> FloatArray:
         if allowed.shape != logits.shape:
-            raise ShapeError(
-                f"allowed: expected [{self.vocab_size}] bool, got {list(allowed.shape)}; one per token"
-            )
+            raise ShapeError(f"allowed: expected [{self.vocab_size}] bool, got {list(allowed.shape)}; one per token")
         permitted = np.where(allowed, logits, np.float32(-np.inf))
         if permitted.max() == -np.inf:
-            raise RequestError(
-                "allowed: expected at least one token, the grammar permits none; loosen the grammar"
-            )
+            raise RequestError("allowed: expected at least one token, the grammar permits none; loosen the grammar")
         return permitted
 
-    def _adjust(
-        self, logits: FloatArray, generated_ids: Sequence[int], prompt_ids: Sequence[int]
-    ) -> FloatArray:
+    def _adjust(self, logits: FloatArray, generated_ids: Sequence[int], prompt_ids: Sequence[int]) -> FloatArray:
         """Bias, penalties and min_tokens; the same array where the parameters ask for none."""
         params = self.params
         if self._bias_ids.size:
@@ -199,9 +190,7 @@ class Sampler:
             logits = penalize_repetition(logits, seen, params.repetition_penalty)
         if (params.presence_penalty or params.frequency_penalty) and len(generated_ids):
             ids = _id_array(generated_ids)
-            logits = penalize_presence_and_frequency(
-                logits, ids, params.presence_penalty, params.frequency_penalty
-            )
+            logits = penalize_presence_and_frequency(logits, ids, params.presence_penalty, params.frequency_penalty)
         if len(generated_ids) < params.min_tokens:
             longer = forbid(logits, self._end_ids)
             if longer.max() > -np.inf:  # a finished grammar permits only the end
@@ -240,9 +229,7 @@ class Sampler:
         return self._prompt[1]
 
 
-def make_sampler(
-    params: SamplingParams, vocab_size: int, eos_id: int | None, *, choice: int = 0
-) -> Sampler:
+def make_sampler(params: SamplingParams, vocab_size: int, eos_id: int | None, *, choice: int = 0) -> Sampler:
     """The sampler of one request.
 
     eos_id   None for a model without a tokenizer, which ends on stop_ids and max_tokens alone
@@ -253,9 +240,7 @@ def make_sampler(
     _check_ids("logit_bias", params.logit_bias, vocab_size)
     _check_ids("stop_ids", params.stop_ids, vocab_size)
     if params.logprobs is not None and params.logprobs > vocab_size:
-        raise RequestError(
-            f"logprobs: expected at most the {vocab_size} tokens there are, got {params.logprobs}"
-        )
+        raise RequestError(f"logprobs: expected at most the {vocab_size} tokens there are, got {params.logprobs}")
     return Sampler(params, vocab_size, eos_id, choice)
 
 
@@ -289,9 +274,7 @@ def _check_finite(logits: FloatArray) -> None:
 
 def _check_ids(name: str, ids: Collection[int], vocab_size: int) -> None:
     if ids and max(ids) >= vocab_size:
-        raise RequestError(
-            f"{name}: expected token ids below {vocab_size}, got {max(ids)}; use this model's tokenizer"
-        )
+        raise RequestError(f"{name}: expected token ids below {vocab_size}, got {max(ids)}; use this model's tokenizer")
 
 
 def _check_number(name: str, value: object, low: float, high: float = math.inf) -> None:

@@ -19,9 +19,7 @@ class StopMatcher:
 
     def __init__(self, stops: Sequence[str]) -> None:
         if any(not stop for stop in stops):
-            raise RequestError(
-                f"stop: expected strings of at least one character, got {list(stops)!r}; drop the empty"
-            )
+            raise RequestError(f"stop: expected strings of at least one character, got {list(stops)!r}; drop the empty")
         self._stops = sorted(set(stops), key=len, reverse=True)
         self._fallbacks = [_fallback_lengths(stop) for stop in self._stops]
         self._matched_lengths = [0] * len(self._stops)  # of each stop, how much the text so far ends with

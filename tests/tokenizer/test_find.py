@@ -38,7 +38,5 @@ def test_a_package_without_the_file_is_named(monkeypatch: pytest.MonkeyPatch, tm
     spec = ModuleSpec("mistral_common", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(find, "find_spec", lambda _name: spec)
-    with pytest.raises(
-        TokenizerError, match=r"expected a tokenizer\.model\.v1, this mistral-common has none"
-    ):
+    with pytest.raises(TokenizerError, match=r"expected a tokenizer\.model\.v1, this mistral-common has none"):
         find.find_mistral_common_tokenizer()

@@ -70,12 +70,8 @@ def test_safe_prompt_has_55_ids() -> None:
 
 def test_system_text_goes_before_the_first_user_message_from_wherever_it_stands() -> None:
     expected = encode_chat(TOKENIZER, [user("S\n\nT\n\nA"), assistant("B"), user("C")])
-    assert (
-        encode_chat(TOKENIZER, [system("S"), system("T"), user("A"), assistant("B"), user("C")]) == expected
-    )
-    assert (
-        encode_chat(TOKENIZER, [system("S"), user("A"), system("T"), assistant("B"), user("C")]) == expected
-    )
+    assert encode_chat(TOKENIZER, [system("S"), system("T"), user("A"), assistant("B"), user("C")]) == expected
+    assert encode_chat(TOKENIZER, [system("S"), user("A"), system("T"), assistant("B"), user("C")]) == expected
 
 
 def test_a_system_message_keeps_its_neighbours_apart() -> None:

@@ -35,9 +35,7 @@ def test_bytes_are_told_apart_by_their_first_character() -> None:
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(
-        TokenizerError, match=r"expected one of tokenizer\.model, .*tokenizer\.json, found none"
-    ):
+    with pytest.raises(TokenizerError, match=r"expected one of tokenizer\.model, .*tokenizer\.json, found none"):
         open_tokenizer(tmp_path)
 
 

@@ -14,9 +14,7 @@ BYTE = 3  # the id of byte 0x00
 any_id = st.integers(0, TOKENIZER.n_words - 1)
 control_or_byte_or_blank = st.one_of(st.integers(0, 258), st.sampled_from([259, 28705, 15359, 28713]))
 # bytes of characters that are cut short, run on or are never allowed
-utf8_parts = st.sampled_from(
-    [0x20, 0x41, 0x80, 0xBF, 0xC0, 0xC3, 0xE2, 0xED, 0xA0, 0xF0, 0x9F, 0x98, 0xF5, 0xFF]
-)
+utf8_parts = st.sampled_from([0x20, 0x41, 0x80, 0xBF, 0xC0, 0xC3, 0xE2, 0xED, 0xA0, 0xF0, 0x9F, 0x98, 0xF5, 0xFF])
 ids_lists = st.one_of(
     st.lists(any_id, max_size=30),
     st.lists(control_or_byte_or_blank, max_size=30),
@@ -31,9 +29,7 @@ def parts_of(ids: list[int], *, strip_leading_space: bool = True) -> list[str]:
 
 @given(ids=ids_lists, strip=st.booleans())
 def test_joined_parts_are_the_decoded_text(ids: list[int], strip: bool) -> None:
-    assert "".join(parts_of(ids, strip_leading_space=strip)) == TOKENIZER.decode(
-        ids, strip_leading_space=strip
-    )
+    assert "".join(parts_of(ids, strip_leading_space=strip)) == TOKENIZER.decode(ids, strip_leading_space=strip)
 
 
 @given(ids=ids_lists)

@@ -35,9 +35,7 @@ GOLDEN = {
 }
 # U+2581 is how SentencePiece writes a blank, so it cannot be told from one
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=40)
-near_control = st.lists(st.sampled_from(["<s>", "</s>", "<unk>", "[INST]", " ", "a", "<", "<0x0A>"])).map(
-    "".join
-)
+near_control = st.lists(st.sampled_from(["<s>", "</s>", "<unk>", "[INST]", " ", "a", "<", "<0x0A>"])).map("".join)
 
 
 @pytest.fixture(scope="module", params=READERS)

@@ -65,9 +65,7 @@ class PieceTable:
     control_ids   name to id of every control token
     """
 
-    def __init__(
-        self, pieces: Sequence[bytes], control_ids: Mapping[str, int], bos_id: int, eos_id: int
-    ) -> None:
+    def __init__(self, pieces: Sequence[bytes], control_ids: Mapping[str, int], bos_id: int, eos_id: int) -> None:
         self._pieces = tuple(pieces)
         self._control_ids = dict(control_ids)
         self._control = frozenset(self._control_ids.values())
@@ -89,8 +87,7 @@ class PieceTable:
     def piece_bytes(self, token_id: int) -> bytes:
         if not 0 <= token_id < len(self._pieces):
             raise RequestError(
-                f"token id: expected 0 to {len(self._pieces) - 1}, got {token_id}; "
-                "is this the model's own tokenizer?"
+                f"token id: expected 0 to {len(self._pieces) - 1}, got {token_id}; is this the model's own tokenizer?"
             )
         return self._pieces[token_id]
 

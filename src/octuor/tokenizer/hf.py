@@ -52,9 +52,7 @@ class HuggingFaceTokenizer(PieceTable):
 
 def _read_description(source: Path | str | bytes, where: str) -> dict[str, Any]:
     try:
-        description: dict[str, Any] = json.loads(
-            source if isinstance(source, bytes) else Path(source).read_bytes()
-        )
+        description: dict[str, Any] = json.loads(source if isinstance(source, bytes) else Path(source).read_bytes())
     except OSError as error:
         raise TokenizerError(
             f"{where}: expected a tokenizer.json, cannot read it ({error.strerror}); check the path"
@@ -87,9 +85,7 @@ def _encoder(description: dict[str, Any], where: str) -> Any:
     try:
         return Tokenizer.from_str(json.dumps(plain_only))
     except Exception as error:  # the library raises the base class itself
-        raise TokenizerError(
-            f"{where}: expected a tokenizer.json, the library refuses it ({error})"
-        ) from error
+        raise TokenizerError(f"{where}: expected a tokenizer.json, the library refuses it ({error})") from error
 
 
 def _pieces(vocab: dict[str, int], special: dict[str, int], plain: dict[str, int]) -> list[bytes]:

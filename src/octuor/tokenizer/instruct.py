@@ -56,15 +56,11 @@ def as_message(value: AnyMessage) -> Message:
     if isinstance(value, Message):
         return value
     if not isinstance(value, Mapping):
-        raise TokenizerError(
-            f"message: expected an object with role and content, found {type(value).__name__}"
-        )
+        raise TokenizerError(f"message: expected an object with role and content, found {type(value).__name__}")
     role = value.get("role")
     if not isinstance(role, str):
         raise TokenizerError(f"message role: expected one of {', '.join(ROLES)}, found {role!r}")
-    return Message(
-        "system" if role == "developer" else role, _text(value.get("content")), value.get("prefix") is True
-    )
+    return Message("system" if role == "developer" else role, _text(value.get("content")), value.get("prefix") is True)
 
 
 def encode_chat(tokenizer: Tokenizer, messages: Sequence[AnyMessage]) -> list[int]:
@@ -134,9 +130,7 @@ def _merge(messages: Sequence[Message]) -> tuple[str, list[Message]]:
                 "the format has no others, put such text into a user or system message"
             )
         if message.prefix and (message.role != "assistant" or index != len(messages) - 1):
-            raise TokenizerError(
-                f"{where}: expected prefix only on a last, assistant message; drop it from this one"
-            )
+            raise TokenizerError(f"{where}: expected prefix only on a last, assistant message; drop it from this one")
         if message.role == "system":
             if any(turn.role == "assistant" for turn in turns):
                 raise TokenizerError(
@@ -146,13 +140,9 @@ def _merge(messages: Sequence[Message]) -> tuple[str, list[Message]]:
             system.append(message.content)
         elif message.role == "assistant":
             if not turns:
-                raise TokenizerError(
-                    f"{where}: expected a user message before the first assistant message, found none"
-                )
+                raise TokenizerError(f"{where}: expected a user message before the first assistant message, found none")
             if previous == "assistant":
-                raise TokenizerError(
-                    f"{where}: expected a user message between two assistant messages; join the two"
-                )
+                raise TokenizerError(f"{where}: expected a user message between two assistant messages; join the two")
             turns.append(message)
         elif previous == "user":
             turns[-1] = Message("user", _join((turns[-1].content, message.content)))
@@ -160,9 +150,7 @@ def _merge(messages: Sequence[Message]) -> tuple[str, list[Message]]:
             turns.append(message)
         previous = message.role
     if not turns:
-        raise TokenizerError(
-            f"messages: expected at least one user message, found none in {len(messages)} messages"
-        )
+        raise TokenizerError(f"messages: expected at least one user message, found none in {len(messages)} messages")
     return _join(system), turns
 
 
@@ -174,9 +162,7 @@ def _text(content: object) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise TokenizerError(
-            f"message content: expected text or a list of text parts, found {type(content).__name__}"
-        )
+        raise TokenizerError(f"message content: expected text or a list of text parts, found {type(content).__name__}")
     texts = []
     for index, part in enumerate(content):
         text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else None
