@@ -7,7 +7,7 @@
 namespace octuor::OCTUOR_ISA {
 
 constexpr int64_t TOKEN_BLOCK = 128;  // tokens that share one pass over 64 rows: their int8 inputs stay in L2
-constexpr int64_t FEW_TOKENS = 8;     // up to here a tile is read as stored; above, unpacking it pays
+constexpr int64_t FEW_TOKENS = 4;     // up to here weights are read once, as they are stored; above, preparing them pays
 constexpr int64_t SMALL_WORK = 1 << 16;  // weights; below this the threads' wake-up costs more than they save
 enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
 
@@ -96,9 +96,10 @@ struct Span {
     int64_t first, n;
 };
 
-// out[r][t] = a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs.
+// out[r][t] = a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs. What lies `ahead` of the weights
+// is fetched meanwhile; 0: nothing.
 template <int R, int N, class T>
-static inline void dots(const T* const* a, const float* const* b, int64_t n, float (&out)[R][N]) {
+static inline void dots(const T* const* a, const float* const* b, int64_t n, float (&out)[R][N], int64_t ahead = 0) {
     F32 sums[R][N];
     for (int r = 0; r < R; r++)
         for (int t = 0; t < N; t++) sums[r][t] = set1(0.0f);
@@ -107,7 +108,8 @@ static inline void dots(const T* const* a, const float* const* b, int64_t n, flo
         F32 inputs[N];
         for (int t = 0; t < N; t++) inputs[t] = load(b[t] + i);
         for (int r = 0; r < R; r++) {
-            F32 weights = load(a[r] + i);
+            if (ahead) prefetch(a[r] + i + ahead);
+            const F32 weights = load(a[r] + i);
             for (int t = 0; t < N; t++) sums[r][t] = fma(weights, inputs[t], sums[r][t]);
         }
     }
@@ -120,23 +122,41 @@ static inline void dots(const T* const* a, const float* const* b, int64_t n, flo
 
 // R rows of n inputs times all tokens of a span: acc[t * 64 + r] += ...
 template <int R, class T>
-static inline void plain_rows(const T* const* rows, const float* x, int64_t width, Span tokens, int64_t n, float* acc) {
-    constexpr int N = TOKENS_AT_ONCE;
-    int64_t t = 0;
-    for (; t + N <= tokens.n; t += N) {
+static inline void plain_rows(const T* const* rows, const float* x, int64_t width, Span tokens, int64_t n, float* acc,
+                              int64_t ahead) {
+    auto block = [&]<int N>(int64_t t) {
         const float* inputs[N];
         for (int i = 0; i < N; i++) inputs[i] = x + (tokens.first + t + i) * width;
         float out[R][N];
-        dots<R, N>(rows, inputs, n, out);
+        dots<R, N>(rows, inputs, n, out, t ? 0 : ahead);
         for (int i = 0; i < N; i++)
             for (int r = 0; r < R; r++) acc[(t + i) * ROWS + r] += out[r][i];
+    };
+    constexpr int N = TOKENS_AT_ONCE;
+    int64_t t = 0;
+    for (; t + N <= tokens.n; t += N) block.template operator()<N>(t);
+    if (N > 2 && t + 2 <= tokens.n) block.template operator()<2>(t), t += 2;
+    if (t < tokens.n) block.template operator()<1>(t);
+}
+
+// One row times one token: a linear stream, read at the memory's pace.
+template <class T>
+static inline float row_dot(const T* a, const float* b, int64_t n) {
+    constexpr int U = 4;                         // sums, to hide the latency of additions
+    constexpr int64_t AHEAD = 4096 / sizeof(T);  // weights of the same row, or of the next
+    F32 sums[U];
+    for (int u = 0; u < U; u++) sums[u] = set1(0.0f);
+    int64_t i = 0;
+    for (; i + U * W <= n; i += U * W)
+        for (int u = 0; u < U; u++) {
+            if (u * W * sizeof(T) % LINE == 0) prefetch(a + i + u * W + AHEAD);
+            sums[u] = fma(load(a + i + u * W), load(b + i + u * W), sums[u]);
+        }
+    for (; i < n; i += W) {
+        const int64_t left = least(W, n - i);
+        sums[0] = fma(load_n(a + i, left), load_n(b + i, left), sums[0]);
     }
-    for (; t < tokens.n; t++) {
-        const float* inputs[1] = {x + (tokens.first + t) * width};
-        float out[R][1];
-        dots<R, 1>(rows, inputs, n, out);
-        for (int r = 0; r < R; r++) acc[t * ROWS + r] += out[r][0];
-    }
+    return sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
 }
 
 template <class T>
@@ -144,7 +164,12 @@ static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, S
     constexpr int R = ROWS_AT_ONCE;
     constexpr int64_t PANEL = 1024;  // inputs of R rows that stay in L1 while all tokens pass
     const int64_t n_rows = least(ROWS, w.out - first_row);
-    const int64_t panel = tokens.n > TOKENS_AT_ONCE ? PANEL : w.in;
+    if (tokens.n == 1) {
+        const T* rows = static_cast<const T*>(w.data) + first_row * w.in;
+        for (int64_t r = 0; r < n_rows; r++) acc[r] = row_dot(rows + r * w.in, x.plain + tokens.first * x.width, w.in);
+        return;
+    }
+    const int64_t panel = tokens.n > FEW_TOKENS ? PANEL : w.in;
     for (int64_t from = 0; from < w.in; from += panel) {
         const int64_t n = least(panel, w.in - from);
         const T* base = static_cast<const T*>(w.data) + first_row * w.in + from;
@@ -152,11 +177,11 @@ static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, S
         for (; r + R <= n_rows; r += R) {
             const T* rows[R];
             for (int i = 0; i < R; i++) rows[i] = base + (r + i) * w.in;
-            plain_rows<R>(rows, x.plain + from, x.width, tokens, n, acc + r);
+            plain_rows<R>(rows, x.plain + from, x.width, tokens, n, acc + r, R * w.in);
         }
         for (; r < n_rows; r++) {
             const T* rows[1] = {base + r * w.in};
-            plain_rows<1>(rows, x.plain + from, x.width, tokens, n, acc + r);
+            plain_rows<1>(rows, x.plain + from, x.width, tokens, n, acc + r, 0);
         }
     }
 }

@@ -181,9 +181,9 @@ struct GroupScales {
 // over, -(code - 8) = (15 - code) - 7, so that products are at most 15 * 15 and one 16-bit multiplication makes two.
 struct ByteScale {
     I32 flip, size, offset;
-    // nibbles: the scales' lower four bits; negative: of those 16 rows, a bit each
-    ByteScale(I32 nibbles, const uint16_t* negative) {
-        const __mmask16 below_0 = *negative;
+    ByteScale(GroupScales& scales, const uint16_t* signs) {
+        const __mmask16 below_0 = *signs;
+        const I32 nibbles = scales.next_nibbles();
         const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
         const I32 offsets = _mm512_sub_epi32(set1_i(128), _mm512_slli_epi32(magnitude, 3));
         const I32 low_byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // of each lane, four times

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from octuor import model as forward_pass
 from octuor.batch import step
-from octuor.cache import PAGE_SIZE, KVCache
+from octuor.cache import KVCache
 from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.config import ModelConfig
 from octuor.errors import BackendError, RequestError, TokenizerError
-from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, check_ids, generate
+from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, cache_tokens, check_ids, generate
 from octuor.model import OnRoute
 from octuor.ops import Ops
 from octuor.sampling import SamplingParams, make_sampler
@@ -142,10 +142,7 @@ class Model:
                 f"tokens: expected at most {self.config.max_seq_len} (the model's context), found {len(ids)}"
             )
         out = np.empty((len(ids), self.config.vocab_size), dtype=np.float32)
-        room = len(ids)
-        if self.config.sliding_window is not None:
-            room = min(room, self.config.sliding_window + PREFILL_CHUNK + 2 * PAGE_SIZE)
-        cache = KVCache(self.config, self.ops.zeros, room, dtype="f32")
+        cache = KVCache(self.config, self.ops.zeros, cache_tokens(self.config, len(ids)), dtype="f32")
         sequence = cache.new()
         for start in range(0, len(ids), PREFILL_CHUNK):
             batch = step(cache, [(sequence, ids[start : start + PREFILL_CHUNK])])

@@ -62,15 +62,19 @@ class Usage:
     decode_s: float
 
 
+def cache_tokens(config: ModelConfig, n_tokens: int) -> int:
+    """Positions that a cache holds at once for a sequence of n_tokens, appended PREFILL_CHUNK at a time."""
+    if config.sliding_window is None:
+        return n_tokens
+    return min(n_tokens, config.sliding_window + PREFILL_CHUNK + 2 * PAGE_SIZE)
+
+
 class Context:
     """A sequence's place in a cache, kept between calls so that a shared beginning is not computed twice."""
 
     def __init__(self, config: ModelConfig, ops: Ops, n_tokens: int, cache_dtype: str) -> None:
-        held = n_tokens
-        if config.sliding_window is not None:
-            held = min(held, config.sliding_window + PREFILL_CHUNK + 2 * PAGE_SIZE)
         self._ids: list[int] = []
-        self._cache = KVCache(config, ops.zeros, held, dtype=cache_dtype)
+        self._cache = KVCache(config, ops.zeros, cache_tokens(config, n_tokens), dtype=cache_dtype)
         self._sequence = self._cache.new()
 
     def rewind(self, ids: Sequence[int]) -> int:
