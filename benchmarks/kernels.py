@@ -68,8 +68,11 @@ def call_linear(ops: NativeOps, x: Any, matrices: Sequence[Any], i: int) -> None
     ops.linear(x, matrices[i % len(matrices)])
 
 
-def report(ops: NativeOps, what: str, row: Format, n_tokens: int, seconds: float, n_bytes: float, n_ops: float) -> None:
+def measure(
+    ops: NativeOps, what: str, row: Format, n_tokens: int, call: Callable[[int], None], n_bytes: float, n_ops: float
+) -> None:
     limit = ops.read_bandwidth_gb_s()
+    seconds = timed(call)
     rate = n_bytes / seconds / 1e9
     print(
         f"{ops.isa:11} {what:7} {row.name:5} {n_tokens:5} {1e3 * seconds:10.3f} {rate:8.1f} {limit:8.1f} "
@@ -87,11 +90,10 @@ def run(ops: NativeOps, row: Format, tokens: list[int], rng: np.random.Generator
         x = rng.standard_normal((n_tokens, D)).astype(np.float32)
         routings = [routing(rng, n_tokens) for _ in range(16)]
         n_met = mean(len(np.unique(r.experts)) for r in routings)
-        seconds = timed(partial(call_moe, ops, x, routings, experts))
-        n_ops = 2.0 * n_tokens * A * 3 * D * F
-        report(ops, "moe", row, n_tokens, seconds, n_met * 3 * matrix_bytes, n_ops)
-        seconds = timed(partial(call_linear, ops, x, matrices))
-        report(ops, "linear", row, n_tokens, seconds, matrix_bytes, 2.0 * n_tokens * D * F)
+        moe = partial(call_moe, ops, x, routings, experts)
+        measure(ops, "moe", row, n_tokens, moe, n_met * 3 * matrix_bytes, 2.0 * n_tokens * A * 3 * D * F)
+        linear = partial(call_linear, ops, x, matrices)
+        measure(ops, "linear", row, n_tokens, linear, matrix_bytes, 2.0 * n_tokens * D * F)
 
 
 def main() -> None:

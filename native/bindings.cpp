@@ -9,6 +9,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -55,14 +56,15 @@ void expect_shape(const char* what, const Array& array, std::initializer_list<in
     bool same = array.ndim() == expected.size();
     size_t i = 0;
     for (int64_t n : expected) same = same && int64_t(array.shape(i++)) == n;
-    if (!same) fail("ShapeError", std::string(what) + ": expected " + text(expected) + ", found " + text(shape_of(array)));
+    if (!same)
+        fail("ShapeError", std::string(what) + ": expected " + text(expected) + ", found " + text(shape_of(array)));
 }
 
 void expect_range(const char* what, const int32_t* values, int64_t n, int64_t end) {
     for (int64_t i = 0; i < n; i++)
         if (values[i] < 0 || values[i] >= end)
-            fail("RequestError", std::string(what) + ": expected numbers in 0.." + std::to_string(end - 1) + ", found " +
-                                     std::to_string(values[i]) + " at place " + std::to_string(i));
+            fail("RequestError", std::string(what) + ": expected numbers in 0.." + std::to_string(end - 1) +
+                                     ", found " + std::to_string(values[i]) + " at place " + std::to_string(i));
 }
 
 // A row of quant.FORMATS.
@@ -72,8 +74,9 @@ struct FormatRow {
     int64_t tile_bytes;  // 0: plain
 };
 constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(nb::dlpack::dtype_code::Float);
-const FormatRow FORMATS[] = {  // in the order of enum Format
-    {"f32", {FLOAT, 32, 1}, 0}, {"f16", {FLOAT, 16, 1}, 0},      {"bf16", {UINT, 16, 1}, 0},
+const FormatRow FORMATS[] = {
+    // in the order of enum Format
+    {"f32", {FLOAT, 32, 1}, 0},  {"f16", {FLOAT, 16, 1}, 0}, {"bf16", {UINT, 16, 1}, 0},
     {"q8", {UINT, 8, 1}, 16512}, {"q4", {UINT, 8, 1}, 8960},
 };
 constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
@@ -93,7 +96,8 @@ void expect_storage(const Array& data, Format format, int64_t out, int64_t in) {
     if (data.dtype() != row.dtype) fail("ShapeError", std::string("weight: wrong dtype for ") + row.name);
     if (out < 1 || in < 1) fail("ShapeError", "weight: expected at least one row and input, found " + text({out, in}));
     if (!row.tile_bytes) return expect_shape("weight", data, {out, in});
-    expect_shape("weight", data, {(out + TILE_ROWS - 1) / TILE_ROWS, (in + TILE_INPUTS - 1) / TILE_INPUTS, row.tile_bytes});
+    expect_shape("weight", data,
+                 {(out + TILE_ROWS - 1) / TILE_ROWS, (in + TILE_INPUTS - 1) / TILE_INPUTS, row.tile_bytes});
 }
 
 // A leaf: keeps the array alive, never copies it.
@@ -108,7 +112,7 @@ struct Leaf {
 };
 
 class Context {
-   public:
+ public:
     Context(const std::string& isa, int n_threads) : kernels_(find(isa)), pool_(checked(n_threads)) {}
 
     int n_threads() const { return pool_.n_threads(); }
@@ -163,7 +167,8 @@ class Context {
         if (a.n_kv_heads < 1 || a.n_heads % a.n_kv_heads || a.head_dim < 1)
             fail("ShapeError", "q: expected heads in a multiple of k's " + std::to_string(a.n_kv_heads) + ", found " +
                                    std::to_string(a.n_heads));
-        if (window && *window < 1) fail("RequestError", "window: expected at least 1, found " + std::to_string(*window));
+        if (window && *window < 1)
+            fail("RequestError", "window: expected at least 1, found " + std::to_string(*window));
         expect_starts(a);
         if (keys) {
             if (!values || !table) fail("ShapeError", "cache: expected keys, values and table together");
@@ -180,8 +185,8 @@ class Context {
                Output<float, 2> logits) {
         const int64_t n = int64_t(x.shape(0)), n_chosen = int64_t(experts.shape(1)), n_experts = router.matrix.out;
         if (n_chosen < 1 || n_chosen > n_experts)
-            fail("RequestError", "experts a token: expected 1.." + std::to_string(n_experts) + ", found " +
-                                     std::to_string(n_chosen));
+            fail("RequestError",
+                 "experts a token: expected 1.." + std::to_string(n_experts) + ", found " + std::to_string(n_chosen));
         expect_shape("x", x, {n, router.matrix.in});
         expect_shape("experts", experts, {n, n_chosen});
         expect_shape("weights", weights, {n, n_chosen});
@@ -194,7 +199,8 @@ class Context {
         });
     }
 
-    void moe(Input<float, 2> x, Input<int32_t, 2> experts, Input<float, 2> weights, nb::sequence all, Output<float, 2> out) {
+    void moe(Input<float, 2> x, Input<int32_t, 2> experts, Input<float, 2> weights, nb::sequence all,
+             Output<float, 2> out) {
         const int64_t n = int64_t(x.shape(0)), n_experts = int64_t(nb::len(all));
         MoeCall m = {};
         m.x = x.data(), m.out = out.data(), m.experts = experts.data(), m.weights = weights.data();
@@ -210,7 +216,8 @@ class Context {
             ExpertMatrices& at = matrices[size_t(m.experts[i])];
             if (at.gate.data) continue;
             nb::object expert = all[size_t(m.experts[i])];
-            at.gate = leaf(expert, "gate", used), at.up = leaf(expert, "up", used), at.down = leaf(expert, "down", used);
+            at.gate = leaf(expert, "gate", used), at.up = leaf(expert, "up", used),
+            at.down = leaf(expert, "down", used);
             if (!m.hidden_dim) m.hidden_dim = at.gate.out;
             expect_matrix("expert gate", at.gate, m.hidden_dim, m.dim);
             expect_matrix("expert up", at.up, m.hidden_dim, m.dim);
@@ -237,7 +244,7 @@ class Context {
         return rate;
     }
 
-   private:
+ private:
     static int checked(int n_threads) {
         if (n_threads < 1 || n_threads > 1024)
             fail("BackendError", "threads: expected 1..1024, found " + std::to_string(n_threads));
@@ -263,8 +270,8 @@ class Context {
             before = a.starts[b];
         }
         if (before != a.n_tokens)
-            fail("ShapeError", "starts: expected to end at " + std::to_string(a.n_tokens) + ", found " +
-                                   std::to_string(before));
+            fail("ShapeError",
+                 "starts: expected to end at " + std::to_string(a.n_tokens) + ", found " + std::to_string(before));
     }
 
     static void use_cache(AttentionCall& a, const AnyOutput& keys, const AnyOutput& values, Input<int32_t, 2> table) {
@@ -286,7 +293,10 @@ class Context {
             const int32_t* positions = a.positions + a.starts[b];
             expect_range("positions", positions, n, a.table_width * a.page_size);
             int64_t first = positions[0], last = positions[0];
-            for (int64_t t = 0; t < n; t++) first = std::min<int64_t>(first, positions[t]), last = std::max<int64_t>(last, positions[t]);
+            for (int64_t t = 0; t < n; t++) {
+                first = std::min<int64_t>(first, positions[t]);
+                last = std::max<int64_t>(last, positions[t]);
+            }
             first = a.window ? std::max<int64_t>(first - a.window + 1, 0) : 0;
             const int64_t page = first / a.page_size;  // entries before it are stale and never read
             expect_range("cache pages", a.table + b * a.table_width + page, last / a.page_size - page + 1, n_pages);
@@ -325,8 +335,8 @@ NB_MODULE(_native, m) {
     using namespace octuor;
     m.doc() = "Kernels of octuor.ops.native; see native/kernels.h.";
     nb::class_<Leaf>(m, "Matrix")
-        .def(nb::init<AnyInput, const std::vector<int64_t>&, const std::string&>(), nb::arg("data").noconvert(), "shape"_a,
-             "format"_a)
+        .def(nb::init<AnyInput, const std::vector<int64_t>&, const std::string&>(), nb::arg("data").noconvert(),
+             "shape"_a, "format"_a)
         .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
         .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });
     nb::class_<Context>(m, "Context")

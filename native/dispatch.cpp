@@ -86,8 +86,7 @@ const std::vector<Implementation>& implementations() {
     static const std::vector<Implementation> all = {
         {"scalar", [] { return has({"sse4.2"}); }, &scalar::kernels},
         {"avx2", [] { return has({"sse4.2", "avx2", "fma", "f16c"}); }, &avx2::kernels},
-        {"avx512",
-         [] { return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}); },
+        {"avx512", [] { return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}); },
          &avx512::kernels},
         {"avx512vnni",
          [] {

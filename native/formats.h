@@ -49,8 +49,8 @@ struct Ahead {
 // Exact products: acc [N][64] += (int8 codes in q8's layout) . activations, times both scales.
 // STORED: the codes are as in a file; otherwise they went through exact_weights.
 template <int N, bool STORED>
-static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, Activations x, float* acc,
-                              Ahead ahead, int lines_a_step) {
+static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, Activations x, float* acc, Ahead ahead,
+                              int lines_a_step) {
     constexpr int V = TILE_VECTORS;
     for (int64_t v0 = 0; v0 < ROWS / W; v0 += V) {
         I32 sums[V][N];
@@ -125,8 +125,10 @@ struct Q4 {
         // With one token two vectors of rows share its broadcasts and hide the latency of the sums.
         constexpr int V = N == 1 && STRIP_VECTORS > 1 ? 2 : 1;
         for (int64_t strip = 0; strip < STRIPS; strip++)
-            for (int first_row = 0; first_row < STRIP; first_row += V * W)
-                rows_dot<N, V>(tile, strip, first_row, x, acc + strip * STRIP + first_row, first_row ? Ahead() : ahead.take(35));
+            for (int first_row = 0; first_row < STRIP; first_row += V * W) {
+                const Ahead part = first_row ? Ahead() : ahead.take(int(BYTES / LINE / STRIPS));
+                rows_dot<N, V>(tile, strip, first_row, x, acc + strip * STRIP + first_row, part);
+            }
     }
 
     // V * W rows from first_row of a strip on. A function of its own, for with less around it gcc 12 keeps the loop in
@@ -144,7 +146,7 @@ struct Q4 {
         for (int quarter = 0; quarter < 4; quarter++) {
             GroupScales group_scales[V];
             for (int v = 0; v < V; v++) group_scales[v] = scales(tile, strip, quarter, first_row + v * W);
-            ahead.lines(quarter < 3 ? 9 : 8);
+            ahead.lines(quarter < 3 ? 9 : 8);  // 35 a strip
 #pragma GCC unroll GROUPS_UNROLLED
             for (int g = 0; g < 4; g++) {
                 I32 group_sums[V][N];

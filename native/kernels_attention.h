@@ -1,13 +1,13 @@
 // Attention over pages of keys and values, and the small operations around it: rms_norm, rope.
 //
 // A task is (sequence, kv head, block of tokens). The queries of all heads that share the kv head and of a few
-// tokens meet each page together, so a page is widened to float32 once for all of them. The softmax is online
+// tokens meet each page together, so a page is read once for all of them. The softmax is online
 // (Milakov & Gimelshein 2018, arXiv:1805.02867): a running maximum and sum a row, never a [T, S] matrix.
 #pragma once
 
 namespace octuor::OCTUOR_ISA {
 
-constexpr int64_t MOST_ROWS = 32;   // queries that share a page; more only where one kv head has more heads
+constexpr int64_t MOST_ROWS = 32;  // queries that share a page; more only where one kv head has more heads
 constexpr int64_t UNCACHED_PAGE = 32;
 constexpr float MINUS_INFINITY = -__builtin_inff();
 
@@ -69,69 +69,57 @@ static void rope(const float* x, const float* cos, const float* sin, int64_t n_t
         }
 }
 
-// A stretch of consecutive keys or values of one kv head, float32, `stride` floats from one to the next.
+// A stretch of consecutive keys or values of one kv head, `stride` numbers from one to the next.
+template <class T>
 struct Rows {
-    const float* at;
+    const T* at;
     int64_t stride;
 };
 
-template <class T>
-static void widen_rows(const T* from, int64_t n, float* to) {
-    int64_t i = 0;
-    for (; i + W <= n; i += W) store(to + i, load(from + i));
-    if (i < n) store_n(to + i, load_n(from + i, n - i), n - i);
-}
-
-// Keys or values from position `from` on, all in one page, of kv head j of sequence b.
-static inline Rows page_rows(const AttentionCall& call, const void* pool, const float* fresh, int64_t b, int64_t j,
-                             int64_t from, int64_t n, float* buffer) {
-    const int64_t c = call.head_dim;
-    if (!call.keys) return {fresh + ((call.starts[b] + from) * call.n_kv_heads + j) * c, call.n_kv_heads * c};
-    const int64_t page = call.table[b * call.table_width + from / call.page_size];
-    const int64_t at = ((page * call.n_kv_heads + j) * call.page_size + from % call.page_size) * c;
-    if (!call.cache_is_f16) return {static_cast<const float*>(pool) + at, c};
-    widen_rows(static_cast<const f16*>(pool) + at, n * c, buffer);
-    return {buffer, c};
-}
-
 // scores [n_rows, stride] = queries [n_rows, c] . keys, n of them
-static void score(const float* queries, int64_t n_rows, Rows keys, int64_t n, int64_t c, float* scores, int64_t stride) {
-    constexpr int R = ROWS_AT_ONCE, N = TOKENS_AT_ONCE;
-    auto block = [&]<int r_size, int n_size>(int64_t r, int64_t k) {
-        const float *a[r_size], *b[n_size];
-        for (int i = 0; i < r_size; i++) a[i] = queries + (r + i) * c;
-        for (int i = 0; i < n_size; i++) b[i] = keys.at + (k + i) * keys.stride;
-        float out[r_size][n_size];
-        dots<r_size, n_size>(a, b, c, out);
-        for (int i = 0; i < r_size; i++)
-            for (int l = 0; l < n_size; l++) scores[(r + i) * stride + k + l] = out[i][l];
+template <class T>
+static void score(const float* queries, int64_t n_rows, Rows<T> keys, int64_t n, int64_t c, float* scores,
+                  int64_t stride) {
+    constexpr int K = ROWS_AT_ONCE, N = TOKENS_AT_ONCE;
+    auto block = [&]<int k_size, int n_size>(int64_t k, int64_t r) {
+        const T* a[k_size];
+        const float* b[n_size];
+        for (int i = 0; i < k_size; i++) a[i] = keys.at + (k + i) * keys.stride;
+        for (int i = 0; i < n_size; i++) b[i] = queries + (r + i) * c;
+        float out[k_size][n_size];
+        dots<k_size, n_size>(a, b, c, out);
+        for (int i = 0; i < k_size; i++)
+            for (int l = 0; l < n_size; l++) scores[(r + l) * stride + k + i] = out[i][l];
     };
     int64_t k = 0;
-    for (; k + N <= n; k += N) {
+    for (; k + K <= n; k += K) {
         int64_t r = 0;
-        for (; r + R <= n_rows; r += R) block.template operator()<R, N>(r, k);
-        for (; r < n_rows; r++) block.template operator()<1, N>(r, k);
+        for (; r + N <= n_rows; r += N) block.template operator()<K, N>(k, r);
+        for (; r < n_rows; r++) block.template operator()<K, 1>(k, r);
     }
     for (; k < n; k++)
-        for (int64_t r = 0; r < n_rows; r++) block.template operator()<1, 1>(r, k);
+        for (int64_t r = 0; r < n_rows; r++) block.template operator()<1, 1>(k, r);
 }
 
-// mixed [R, c] += weights [R, stride] times values, n of them
-template <int R>
-static inline void mix(const float* weights, int64_t stride, Rows values, int64_t n, int64_t c, float* mixed) {
-    constexpr int V = 2;
+// mixed [R, c] = mixed * keep [R] + weights [R, stride] times values, n of them
+template <int R, class T>
+static inline void mix(const float* weights, int64_t stride, Rows<T> values, int64_t n, int64_t c, const float* keep,
+                       float* mixed) {
+    constexpr int V = TOKENS_AT_ONCE;
     int64_t i = 0;
     auto columns = [&]<int v_size>(int64_t left) {
         F32 sums[R][v_size];
         for (int r = 0; r < R; r++)
-            for (int v = 0; v < v_size; v++)
-                sums[r][v] = left < W ? load_n(mixed + r * c + i, left) : load(mixed + r * c + i + v * W);
+            for (int v = 0; v < v_size; v++) {
+                const float* at = mixed + r * c + i;
+                sums[r][v] = mul(left < W ? load_n(at, left) : load(at + v * W), set1(keep[r]));
+            }
         for (int64_t k = 0; k < n; k++) {
             F32 value[v_size];
-            const float* row = values.at + k * values.stride + i;
+            const T* row = values.at + k * values.stride + i;
             for (int v = 0; v < v_size; v++) value[v] = left < W ? load_n(row, left) : load(row + v * W);
             for (int r = 0; r < R; r++) {
-                F32 weight = set1(weights[r * stride + k]);
+                const F32 weight = set1(weights[r * stride + k]);
                 for (int v = 0; v < v_size; v++) sums[r][v] = fma(weight, value[v], sums[r][v]);
             }
         }
@@ -149,10 +137,17 @@ static inline void mix(const float* weights, int64_t stride, Rows values, int64_
 // One row of scores to weights: masked outside [from, to), maximum and sum carried on. Returns what the row's
 // earlier sums have to be multiplied by.
 static inline float online_softmax(float* scores, int64_t n, int64_t from, int64_t to, float* highest, float* total) {
-    for (int64_t i = 0; i < n; i++)
-        if (i < from || i >= to) scores[i] = MINUS_INFINITY;
+    for (int64_t k = 0; k < least(from, n); k++) scores[k] = MINUS_INFINITY;
+    for (int64_t k = to > 0 ? to : 0; k < n; k++) scores[k] = MINUS_INFINITY;
     float top = *highest;
-    for (int64_t i = 0; i < n; i++) top = scores[i] > top ? scores[i] : top;
+    if (n >= W) {
+        F32 tops = load(scores + n - W);  // the last may overlap those before
+        for (int64_t k = 0; k + W < n; k += W) tops = max(load(scores + k), tops);
+        const float most = largest(tops);
+        top = most > top ? most : top;
+    } else {
+        for (int64_t k = 0; k < n; k++) top = scores[k] > top ? scores[k] : top;
+    }
     if (top == MINUS_INFINITY) {  // nothing seen yet
         memset(scores, 0, size_t(n) * sizeof(float));
         return 1.0f;
@@ -186,17 +181,41 @@ static AttentionShape attention_shape(const AttentionCall& call) {
     s.block_tokens = MOST_ROWS / s.shared > 1 ? MOST_ROWS / s.shared : 1;
     s.most_rows = s.block_tokens * s.shared;
     s.page = call.keys ? call.page_size : UNCACHED_PAGE;
-    s.floats = size_t(s.most_rows * (2 * call.head_dim + s.page + 2) + 2 * s.page * call.head_dim) + 64;
+    s.floats = size_t(s.most_rows * (2 * call.head_dim + s.page + 3)) + 64;
     return s;
 }
 
-// Tokens first to first + n of the flat axis, all of sequence b, against kv head j.
+// Where position p of sequence b lies in a cache's pool, for kv head j.
+static inline int64_t cached_at(const AttentionCall& call, int64_t b, int64_t j, int64_t p) {
+    const int64_t page = call.table[b * call.table_width + p / call.page_size];
+    return ((page * call.n_kv_heads + j) * call.page_size + p % call.page_size) * call.head_dim;
+}
+
+// Keys or values of kv head j of sequence b from position p on: in the pool, or fresh where there is no cache.
+template <class T>
+static inline Rows<T> rows_from(const AttentionCall& call, const void* pool, const float* fresh, int64_t b, int64_t j,
+                                int64_t p) {
+    const int64_t c = call.head_dim;
+    if (call.keys) return {static_cast<const T*>(pool) + cached_at(call, b, j, p), c};
+    const float* at = fresh + ((call.starts[b] + p) * call.n_kv_heads + j) * c;
+    return {reinterpret_cast<const T*>(at), call.n_kv_heads * c};
+}
+
+// Brings a page nearer while the one before it is worked on: pages lie apart, so no hardware foresees them.
+template <class T>
+static inline void fetch_page(const AttentionCall& call, const void* pool, int64_t b, int64_t j, int64_t p) {
+    const auto* page = reinterpret_cast<const uint8_t*>(static_cast<const T*>(pool) + cached_at(call, b, j, p));
+    for (int64_t i = 0; i < call.page_size * call.head_dim * int64_t(sizeof(T)); i += LINE) prefetch(page + i);
+}
+
+// Tokens first to first + n of the flat axis, all of sequence b, against kv head j, whose keys and values are T.
+template <class T>
 static void attend(const AttentionCall& call, const AttentionShape& shape, int64_t b, int64_t j, int64_t first,
                    int64_t n, float* memory) {
     const int64_t c = call.head_dim, rows = n * shape.shared, stride = shape.page;
     float *queries = memory, *mixed = queries + shape.most_rows * c, *scores = mixed + shape.most_rows * c;
-    float *highest = scores + shape.most_rows * stride, *total = highest + shape.most_rows;
-    float *key_buffer = total + shape.most_rows, *value_buffer = key_buffer + shape.page * c;
+    float *highest = scores + shape.most_rows * stride, *total = highest + shape.most_rows,
+          *keep = total + shape.most_rows;
     const int32_t* positions = call.positions + first;
     const float scale = 1.0f / sqrtf(float(c));
     int64_t oldest = positions[0], newest = positions[0];
@@ -211,19 +230,20 @@ static void attend(const AttentionCall& call, const AttentionShape& shape, int64
     int64_t from = call.window && oldest >= call.window ? oldest - call.window + 1 : 0;
     while (from <= newest) {
         const int64_t keys = least(newest + 1, (from / shape.page + 1) * shape.page) - from;
-        score(queries, rows, page_rows(call, call.keys, call.k, b, j, from, keys, key_buffer), keys, c, scores, stride);
+        const bool more = call.keys && from + keys <= newest;
+        if (more) fetch_page<T>(call, call.keys, b, j, from + keys);
+        score(queries, rows, rows_from<T>(call, call.keys, call.k, b, j, from), keys, c, scores, stride);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t p = positions[r / shape.shared];
             const int64_t low = call.window ? p - call.window + 1 - from : 0;
-            const float keep = online_softmax(scores + r * stride, keys, low, p + 1 - from, highest + r, total + r);
-            if (keep != 1.0f)
-                for (int64_t i = 0; i < c; i++) mixed[r * c + i] *= keep;
+            keep[r] = online_softmax(scores + r * stride, keys, low, p + 1 - from, highest + r, total + r);
         }
-        const Rows values = page_rows(call, call.values, call.v, b, j, from, keys, value_buffer);
+        if (more) fetch_page<T>(call, call.values, b, j, from + keys);
+        const Rows<T> values = rows_from<T>(call, call.values, call.v, b, j, from);
+        constexpr int R = ROWS_AT_ONCE;
         int64_t r = 0;
-        for (; r + ROWS_AT_ONCE <= rows; r += ROWS_AT_ONCE)
-            mix<ROWS_AT_ONCE>(scores + r * stride, stride, values, keys, c, mixed + r * c);
-        for (; r < rows; r++) mix<1>(scores + r * stride, stride, values, keys, c, mixed + r * c);
+        for (; r + R <= rows; r += R) mix<R>(scores + r * stride, stride, values, keys, c, keep + r, mixed + r * c);
+        for (; r < rows; r++) mix<1>(scores + r * stride, stride, values, keys, c, keep + r, mixed + r * c);
         from += keys;
     }
     for (int64_t r = 0; r < rows; r++) {
@@ -236,10 +256,9 @@ static void attend(const AttentionCall& call, const AttentionShape& shape, int64
 template <class T>
 static void write_cache(const AttentionCall& call, int64_t b, int64_t t, const float* from, T* pool) {
     const int64_t c = call.head_dim, p = call.positions[t];
-    const int64_t page = call.table[b * call.table_width + p / call.page_size];
     for (int64_t j = 0; j < call.n_kv_heads; j++) {
         const float* row = from + (t * call.n_kv_heads + j) * c;
-        T* to = pool + ((page * call.n_kv_heads + j) * call.page_size + p % call.page_size) * c;
+        T* to = pool + cached_at(call, b, j, p);
         int64_t i = 0;
         for (; i + W <= c; i += W) store(to + i, load(row + i));
         if (i < c) store_n(to + i, load_n(row + i, c - i), c - i);
@@ -274,7 +293,8 @@ static void attention(Team* team, const AttentionCall* call) {
         while (firsts[b + 1] <= i) b++;
         const int64_t task = i - firsts[b], first = a.starts[b] + task / a.n_kv_heads * shape.block_tokens;
         const int64_t n = least(shape.block_tokens, a.starts[b + 1] - first);
-        attend(a, shape, b, task % a.n_kv_heads, first, n, memory + size_t(thread) * shape.floats);
+        auto* run = a.keys && a.cache_is_f16 ? attend<f16> : attend<float>;
+        run(a, shape, b, task % a.n_kv_heads, first, n, memory + size_t(thread) * shape.floats);
     });
 }
 

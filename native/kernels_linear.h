@@ -6,9 +6,10 @@
 
 namespace octuor::OCTUOR_ISA {
 
-constexpr int64_t TOKEN_BLOCK = 128;  // tokens that share one pass over 64 rows: their int8 inputs stay in L2
-constexpr int64_t FEW_TOKENS = 4;     // up to here weights are read once, as they are stored; above, preparing them pays
-constexpr int64_t SMALL_WORK = 1 << 16;  // weights; below this the threads' wake-up costs more than they save
+constexpr int64_t TOKEN_BLOCK = 128;     // tokens that share a pass over 64 rows: their int8 inputs stay in L2
+constexpr int64_t FEW_TOKENS = 4;        // up to here weights are read once, as stored; above, preparing them pays
+constexpr int64_t SMALL_WORK = 1 << 16;  // products; below this the threads' wake-up costs more than they save
+
 enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
 
 static inline bool is_tiled(Format format) { return format == Format::q8 || format == Format::q4; }
@@ -30,6 +31,13 @@ static inline uint8_t* thread_scratch(Team* team, size_t n) {
     return static_cast<uint8_t*>(team->scratch(team, THREAD_SLOT, n * size_t(team->n_threads)));
 }
 
+// The bits of the largest magnitude of 256 numbers.
+static inline int32_t magnitude_bits(const float* x) {
+    I32 magnitude = set1_i(0);
+    for (int64_t i = 0; i < INPUTS; i += W) magnitude = max_magnitude(magnitude, load(x + i));
+    return largest_i(magnitude);
+}
+
 // Rounds n (1 to 256) inputs of one token as quantize_activations does.
 static inline void round_inputs(const float* x, int64_t n, Activations to) {
     alignas(64) float padded[INPUTS] = {};
@@ -37,9 +45,7 @@ static inline void round_inputs(const float* x, int64_t n, Activations to) {
         memcpy(padded, x, size_t(n) * sizeof(float));
         x = padded;
     }
-    I32 magnitude = set1_i(0);
-    for (int64_t i = 0; i < INPUTS; i += W) magnitude = max_magnitude(magnitude, load(x + i));
-    const int32_t bits = largest_i(magnitude);
+    const int32_t bits = magnitude_bits(x);
     float largest_input;
     memcpy(&largest_input, &bits, 4);
     const float scale = largest_input / 127.0f;
@@ -116,8 +122,11 @@ static inline void dots(const T* const* a, const float* const* b, int64_t n, flo
     if (i < n)
         for (int r = 0; r < R; r++)
             for (int t = 0; t < N; t++) sums[r][t] = fma(load_n(a[r] + i, n - i), load_n(b[t] + i, n - i), sums[r][t]);
-    for (int r = 0; r < R; r++)
-        for (int t = 0; t < N; t++) out[r][t] = sum(sums[r][t]);
+    float* flat = &out[0][0];
+    const F32* each = &sums[0][0];
+    int s = 0;
+    for (; s + 4 <= R * N; s += 4) store_sums(flat + s, each[s], each[s + 1], each[s + 2], each[s + 3]);
+    for (; s < R * N; s++) flat[s] = sum(each[s]);
 }
 
 // R rows of n inputs times all tokens of a span: acc[t * 64 + r] += ...
@@ -212,7 +221,8 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
                 Tile::template unpack<ByteScale>(tile, unpacked);
                 const int lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, 4) * STEPS));
                 by_token_count(tokens.n, [&]<int N>(int64_t t) {
-                    exact_tile<N, false>(unpacked, tile, inputs.from(t), acc + t * ROWS, ahead.take(lines * STEPS), lines);
+                    const Ahead part = ahead.take(lines * int(STEPS));
+                    exact_tile<N, false>(unpacked, tile, inputs.from(t), acc + t * ROWS, part, lines);
                 });
                 continue;
             }
@@ -269,28 +279,38 @@ static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* w
             const int64_t row = tile * ROWS;
             product(w, row, tokens, {first, n}, acc, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
             for (int64_t t = 0; t < n; t++)
-                memcpy(out + (first + t) * w.out + row, acc + t * ROWS, size_t(least(ROWS, w.out - row)) * sizeof(float));
+                memcpy(out + (first + t) * w.out + row, acc + t * ROWS, size_t(least(ROWS, w.out - row)) * 4);
         }
     });
 }
 
+template <class T>
+static void widen_row(const T* from, int64_t n, float* to) {
+    int64_t i = 0;
+    for (; i + W <= n; i += W) store(to + i, load(from + i));
+    if (i < n) store_n(to + i, load_n(from + i, n - i), n - i);
+}
+
+template <class Tile>
+static void widen_tiled_row(const Matrix& w, int64_t row, float* to) {
+    const uint8_t* tile = static_cast<const uint8_t*>(w.data) + row / ROWS * ceil_div(w.in, INPUTS) * Tile::BYTES;
+    for (int64_t i = 0; i < w.in; i++) to[i] = Tile::at(tile + i / INPUTS * Tile::BYTES, row % ROWS, i % INPUTS);
+}
+
+// One row of a weight in any format as float32.
+static void weight_row(const Matrix& w, int64_t row, float* to) {
+    const int64_t at = row * w.in;
+    switch (w.format) {
+        case Format::f32: return widen_row(static_cast<const float*>(w.data) + at, w.in, to);
+        case Format::f16: return widen_row(static_cast<const f16*>(w.data) + at, w.in, to);
+        case Format::bf16: return widen_row(static_cast<const bf16*>(w.data) + at, w.in, to);
+        case Format::q8: return widen_tiled_row<Q8>(w, row, to);
+        case Format::q4: return widen_tiled_row<Q4>(w, row, to);
+    }
+}
+
 static void embed(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out) {
-    const Matrix& w = *weight;
-    for (int64_t t = 0; t < n_tokens; t++)
-        for (int64_t i = 0; i < w.in; i++) {
-            const int64_t row = tokens[t], at = row * w.in + i;
-            const int64_t tile = row / ROWS * ceil_div(w.in, INPUTS) + i / INPUTS;
-            const auto* bytes = static_cast<const uint8_t*>(w.data);
-            float value = 0;
-            switch (w.format) {
-                case Format::f32: value = static_cast<const float*>(w.data)[at]; break;
-                case Format::f16: value = widen(static_cast<const f16*>(w.data)[at]); break;
-                case Format::bf16: value = widen(static_cast<const bf16*>(w.data)[at]); break;
-                case Format::q8: value = Q8::at(bytes + tile * Q8::BYTES, row % ROWS, i % INPUTS); break;
-                case Format::q4: value = Q4::at(bytes + tile * Q4::BYTES, row % ROWS, i % INPUTS); break;
-            }
-            out[t * w.in + i] = value;
-        }
+    for (int64_t t = 0; t < n_tokens; t++) weight_row(*weight, tokens[t], out + t * weight->in);
 }
 
 }  // namespace octuor::OCTUOR_ISA

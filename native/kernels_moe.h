@@ -59,7 +59,8 @@ static void moe_pass(Team* team, const MoeCall& call) {
     if (inputs_tiled) x.tiled = round_tokens(team, call.x, groups.tokens, n, d);
     const int64_t f_blocks = ceil_div(f, INPUTS), token_blocks = ceil_div(groups.most, TOKEN_BLOCK);
     float* plain = nullptr;
-    if (hidden_plain) plain = static_cast<float*>(team->scratch(team, HIDDEN_PLAIN_SLOT, size_t(n * f) * sizeof(float)));
+    if (hidden_plain)
+        plain = static_cast<float*>(team->scratch(team, HIDDEN_PLAIN_SLOT, size_t(n * f) * sizeof(float)));
     Tokens hidden_tokens = {plain, {}, f};
     if (hidden_tiled) hidden_tokens.tiled = Rounded::allocate(team, HIDDEN_TILED_SLOT, n, f);
     const bool small = n * d * f < SMALL_WORK;
@@ -77,7 +78,8 @@ static void moe_pass(Team* team, const MoeCall& call) {
         for (int64_t from = 0; from < width; from += ROWS) {
             const int64_t row = block * INPUTS + from;
             product(m.gate, row, x, {first, n_here}, gates, row_address(m.up, row));
-            product(m.up, row, x, {first, n_here}, ups, from + ROWS < width ? row_address(m.gate, row + ROWS) : nullptr);
+            const uint8_t* then = from + ROWS < width ? row_address(m.gate, row + ROWS) : nullptr;
+            product(m.up, row, x, {first, n_here}, ups, then);
             for (int64_t t = 0; t < n_here; t++)
                 for (int64_t r = 0; r < ROWS; r += W)
                     store(hidden + t * INPUTS + from + r, swiglu(load(gates + t * ROWS + r), load(ups + t * ROWS + r)));
@@ -95,7 +97,8 @@ static void moe_pass(Team* team, const MoeCall& call) {
         for (int64_t t = 0; t < call.n_tokens; t++) memset(call.out + t * d + row, 0, size_t(n_rows) * sizeof(float));
         for (int64_t u = 0; u < groups.n_used; u++) {
             const int32_t e = groups.used[u];
-            const uint8_t* then = u + 1 < groups.n_used ? row_address(call.matrices[groups.used[u + 1]].down, row) : nullptr;
+            const uint8_t* then = nullptr;
+            if (u + 1 < groups.n_used) then = row_address(call.matrices[groups.used[u + 1]].down, row);
             for (int64_t first = groups.starts[e]; first < groups.starts[e + 1]; first += TOKEN_BLOCK) {
                 const int64_t n_here = least(TOKEN_BLOCK, groups.starts[e + 1] - first);
                 product(call.matrices[e].down, row, hidden_tokens, {first, n_here}, acc, then);

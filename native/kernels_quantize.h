@@ -20,9 +20,11 @@ static inline float reciprocal(float x) {
     return inverse <= 3.402823466e38f && inverse >= -3.402823466e38f ? inverse : 0.0f;
 }
 
+constexpr int32_t INFINITE = 0x7f800000;  // as bits of a float; those of a NaN are larger
+
 // One row of one tile: 256 weights, zeros beyond the matrix.
 struct TileRow {
-    float weights[INPUTS];
+    const float* weights;  // [256]
     float d;
     int8_t scales[GROUPS];
     int8_t codes[INPUTS];
@@ -92,9 +94,7 @@ static void search_q4(TileRow* row) {
 }
 
 static void search_q8(TileRow* row) {
-    I32 magnitude = set1_i(0);
-    for (int64_t i = 0; i < INPUTS; i += W) magnitude = max_magnitude(magnitude, load(row->weights + i));
-    const int32_t bits = largest_i(magnitude);
+    const int32_t bits = magnitude_bits(row->weights);
     float most;
     memcpy(&most, &bits, 4);
     row->d = widen(bf16_above(most / 127.0f));
@@ -137,35 +137,25 @@ static void write_row(Q4, const TileRow& row, int64_t r, uint8_t* tile) {
         }
 }
 
-static inline void load_weights(const Matrix& w, int64_t at, int64_t n, float* to) {
-    switch (w.format) {
-        case Format::f32: return widen_rows(static_cast<const float*>(w.data) + at, n, to);
-        case Format::f16: return widen_rows(static_cast<const f16*>(w.data) + at, n, to);
-        case Format::bf16: return widen_rows(static_cast<const bf16*>(w.data) + at, n, to);
-        default: return;
-    }
-}
-
 template <class Tile>
 static int64_t quantize_tiles(Team* team, const Matrix& from, uint8_t* storage) {
     const int64_t tall = ceil_div(from.out, ROWS), wide = ceil_div(from.in, INPUTS);
+    auto* all_weights = reinterpret_cast<float*>(thread_scratch(team, size_t(wide * INPUTS) * sizeof(float)));
     auto* bad_rows = static_cast<int64_t*>(team->scratch(team, LIST_SLOT, size_t(tall) * sizeof(int64_t)));
-    parallel(team, tall, from.out * from.in < SMALL_WORK, [=](int64_t i, int) {
+    parallel(team, tall, from.out * from.in < SMALL_WORK, [=](int64_t i, int thread) {
         bad_rows[i] = -1;
-        for (int64_t b = 0; b < wide; b++) {
-            uint8_t* tile = storage + (i * wide + b) * Tile::BYTES;
-            memset(tile, 0, size_t(Tile::BYTES));
-            for (int64_t r = 0; r < ROWS; r++) {
+        float* weights = all_weights + thread * wide * INPUTS;
+        memset(storage + i * wide * Tile::BYTES, 0, size_t(wide * Tile::BYTES));
+        for (int64_t r = i * ROWS; r < (i + 1) * ROWS; r++) {
+            memset(weights, 0, size_t(wide * INPUTS) * sizeof(float));
+            if (r < from.out) weight_row(from, r, weights);
+            for (int64_t b = 0; b < wide; b++) {
                 TileRow row = {};
-                const int64_t at = i * ROWS + r;
-                if (at < from.out)
-                    load_weights(from, at * from.in + b * INPUTS, least(INPUTS, from.in - b * INPUTS), row.weights);
-                I32 magnitude = set1_i(0);
-                for (int64_t j = 0; j < INPUTS; j += W) magnitude = max_magnitude(magnitude, load(row.weights + j));
-                if (largest_i(magnitude) >= 0x7f800000 && (bad_rows[i] < 0 || at < bad_rows[i])) bad_rows[i] = at;
+                row.weights = weights + b * INPUTS;
+                if (magnitude_bits(row.weights) >= INFINITE && bad_rows[i] < 0) bad_rows[i] = r;
                 if constexpr (Tile::HAS_SCALES) search_q4(&row);
                 else search_q8(&row);
-                write_row(Tile(), row, r, tile);
+                write_row(Tile(), row, r % ROWS, storage + (i * wide + b) * Tile::BYTES);
             }
         }
     });

@@ -18,7 +18,9 @@ struct Reads {
     std::vector<uint64_t> sums;  // so that the reads are not left out
 };
 
-void fill(void* context, int64_t i, int) { std::memset(static_cast<Reads*>(context)->data + size_t(i) * CHUNK, 1, CHUNK); }
+void fill(void* context, int64_t i, int) {
+    std::memset(static_cast<Reads*>(context)->data + size_t(i) * CHUNK, 1, CHUNK);
+}
 
 void read(void* context, int64_t i, int) {
     auto& reads = *static_cast<Reads*>(context);

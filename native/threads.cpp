@@ -103,7 +103,8 @@ void Pool::work(int thread) {
         if (stop_) return;
         uint32_t state = state_.load(std::memory_order_acquire);
         bool joined = false;
-        while (state & OPEN && !joined) joined = state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel);
+        while (state & OPEN && !joined)
+            joined = state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel);
         if (!joined) continue;
         take_tasks(thread);
         state = state_.fetch_sub(1, std::memory_order_acq_rel) - 1;

@@ -17,7 +17,7 @@ int usable_cpus();
 // A pool of threads that wait between calls: for some tens of microseconds spinning, as the next part of a
 // forward pass comes soon, then asleep. One call uses it at a time; hold `mutex` around the call.
 class Pool {
-   public:
+ public:
     explicit Pool(int n_threads);  // n_threads >= 1, the caller included
     ~Pool();
     Pool(const Pool&) = delete;
@@ -27,7 +27,7 @@ class Pool {
     Team* team() { return &team_; }
     std::mutex mutex;
 
-   private:
+ private:
     void run(int64_t n, void (*task)(void*, int64_t, int), void* context);
     void* scratch(int slot, size_t n);
     void work(int thread);

@@ -17,7 +17,7 @@ struct bf16 {
 
 constexpr int W = 8;
 constexpr bool UNPACKS_TILES = false;  // 2.5 instructions a quad with groups against 4 for exact products
-constexpr int GROUPS_UNROLLED = 1;  // unrolled, gcc 12 hoists and spills until half of the work is moves
+constexpr int GROUPS_UNROLLED = 1;     // unrolled, gcc 12 hoists and spills until half of the work is moves
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;
 constexpr int TILE_VECTORS = 2;
 
@@ -86,6 +86,10 @@ static inline float sum(F32 x) {
     __m128 r = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     r = _mm_add_ps(r, _mm_movehl_ps(r, r));
     return _mm_cvtss_f32(_mm_add_ss(r, _mm_movehdup_ps(r)));
+}
+static inline void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
+    const F32 halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1)));
 }
 static inline float largest(F32 x) {
     __m128 r = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

@@ -70,9 +70,7 @@ static inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
 static inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
 static inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
 static inline F32 fnma(F32 a, F32 b, F32 c) { return _mm512_fnmadd_ps(a, b, c); }
-static inline F32 round(F32 x) {
-    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+static inline F32 round(F32 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline F32 zero_below(F32 y, F32 x, float limit) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, set1(limit), _CMP_NLT_UQ), y);
 }
@@ -81,6 +79,13 @@ static inline F32 power_of_2(F32 n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
 }
 static inline float sum(F32 x) { return _mm512_reduce_add_ps(x); }
+static inline void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
+    const F32 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const F32 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const F32 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 static inline float largest(F32 x) { return _mm512_reduce_max_ps(x); }
 static inline F32 to_f32(I32 x) { return _mm512_cvtepi32_ps(x); }
 static inline I32 max_magnitude(I32 m, F32 x) {

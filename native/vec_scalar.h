@@ -96,14 +96,14 @@ static inline void store_n(f16* p, F32 x, int64_t n) {
     for (int64_t i = 0; i < n; i++) p[i] = to_f16(x.lane[i]);
 }
 
-#define OCTUOR_BINARY(name, expression)          \
-    static inline F32 name(F32 a, F32 b) {       \
-        F32 r;                                   \
-        OCTUOR_LANES {                           \
-            float p = a.lane[i], q = b.lane[i];  \
-            r.lane[i] = expression;              \
-        }                                        \
-        return r;                                \
+#define OCTUOR_BINARY(name, expression)         \
+    static inline F32 name(F32 a, F32 b) {      \
+        F32 r;                                  \
+        OCTUOR_LANES {                          \
+            float p = a.lane[i], q = b.lane[i]; \
+            r.lane[i] = expression;             \
+        }                                       \
+        return r;                               \
     }
 OCTUOR_BINARY(add, p + q)
 OCTUOR_BINARY(sub, p - q)
@@ -136,6 +136,10 @@ static inline F32 power_of_2(F32 n) {
     return r;
 }
 static inline float sum(F32 x) { return (x.lane[0] + x.lane[1]) + (x.lane[2] + x.lane[3]); }
+// The sums of four vectors, side by side.
+static inline void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
+    p[0] = sum(a), p[1] = sum(b), p[2] = sum(c), p[3] = sum(d);
+}
 static inline float largest(F32 x) {
     float r = x.lane[0];
     OCTUOR_LANES r = x.lane[i] > r ? x.lane[i] : r;
@@ -191,8 +195,7 @@ static inline int32_t byte_s(int32_t x, int j) { return int8_t(uint32_t(x) >> (8
 static inline int32_t group_start(int32_t value) { return value; }
 // sum + codes . activations, four of each a lane
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
-    OCTUOR_LANES for (int j = 0; j < 4; j++)
-        sum.lane[i] += byte_u(codes.lane[i], j) * byte_s(activations.lane[i], j);
+    OCTUOR_LANES for (int j = 0; j < 4; j++) sum.lane[i] += byte_u(codes.lane[i], j) * byte_s(activations.lane[i], j);
     return sum;
 }
 // acc + sum * scale
@@ -223,8 +226,7 @@ struct GroupScales {
 static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
 static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
-    OCTUOR_LANES for (int j = 0; j < 4; j++)
-        sum.lane[i] += byte_s(weights.lane[i], j) * byte_s(activations.lane[i], j);
+    OCTUOR_LANES for (int j = 0; j < 4; j++) sum.lane[i] += byte_s(weights.lane[i], j) * byte_s(activations.lane[i], j);
     return sum;
 }
 

@@ -1,4 +1,4 @@
-"""The operations once more, in float64 and as plainly as they can be said: what every backend is held against.
+"""The operations once more, in float64 and as plainly as they can be said, and weights to try them on.
 
 T tokens, D dim, H query heads, K kv heads, C head_dim, A experts a token, F hidden_dim.
 """
@@ -6,16 +6,31 @@ T tokens, D dim, H query heads, K kv heads, C head_dim, A experts a token, F hid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octuor.ops import Routing
+from octuor.quant import FORMATS
 from octuor.quant.int8_exact import quantize_activations
 from octuor.weights import Expert, Weight
 
 F32Array = NDArray[np.float32]
 F64Array = NDArray[np.float64]
+
+
+def random(*shape: int, seed: int = 0) -> F32Array:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+@cache
+def stored(name: str, out: int, inputs: int, seed: int = 0) -> Weight:
+    """A Gaussian weight in the format called `name`, results of order 1; made once for all backends, so read-only."""
+    row = FORMATS[name]
+    data = row.quantize(random(out, inputs, seed=seed) / np.float32(np.sqrt(inputs)))
+    data.flags.writeable = False
+    return Weight(data, (out, inputs), row)
 
 
 def rounded(x: F32Array) -> F64Array:
@@ -27,19 +42,29 @@ def rounded(x: F32Array) -> F64Array:
 
 def linear(x: F32Array, weight: Weight) -> F64Array:
     """x [T, in] times weight [out, in] transposed, with the inputs rounded where the format rounds them."""
-    inputs = rounded(x) if weight.format.is_tiled else x.astype(np.float64)
-    return inputs @ weight.to_f32().astype(np.float64).T
+    return _inputs(x, weight) @ weight.to_f32().astype(np.float64).T
 
 
 def moe(x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F64Array:
     """Token by token: the weighted sum of its experts' down(silu(gate x) * up x)."""
+    plain = {e: _widened(experts[e]) for e in set(routing.experts.flat)}
     out = np.zeros(x.shape)
     for t in range(len(x)):
         for e, weight in zip(routing.experts[t], routing.weights[t], strict=True):
-            gate, up = (linear(x[t : t + 1], part) for part in (experts[e].gate, experts[e].up))
-            hidden = gate / (1 + np.exp(-gate)) * up
-            out[t] += weight * linear(hidden.astype(np.float32), experts[e].down)[0]
+            expert, own = plain[e], experts[e]
+            gate = _inputs(x[t : t + 1], own.gate) @ expert.gate.T
+            up = _inputs(x[t : t + 1], own.up) @ expert.up.T
+            hidden = (gate / (1 + np.exp(-gate)) * up).astype(np.float32)
+            out[t] += weight * (_inputs(hidden, own.down) @ expert.down.T)[0]
     return out
+
+
+def _inputs(x: F32Array, weight: Weight) -> F64Array:
+    return rounded(x) if weight.format.is_tiled else x.astype(np.float64)
+
+
+def _widened(expert: Expert) -> Expert:
+    return Expert(*(part.to_f32().astype(np.float64) for part in (expert.gate, expert.up, expert.down)))
 
 
 def rms_norm(x: F32Array, weight: F32Array, eps: float) -> F64Array:

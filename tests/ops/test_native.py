@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from definitions import random, stored
 from octuor import _native
 from octuor.batch import Batch, step, whole
 from octuor.cache import KVCache
@@ -32,14 +33,6 @@ from octuor.weights import Expert, Weight
 
 ALL = pytest.mark.parametrize("isa", implementations())
 EACH_FORMAT = pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
-
-
-def random(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def stored(row: Format, out: int, inputs: int, seed: int = 0) -> Weight:
-    return Weight(row.quantize(random(out, inputs, seed=seed)), (out, inputs), row)
 
 
 # Implementations
@@ -106,9 +99,9 @@ def test_results_do_not_depend_on_the_number_of_threads(isa: str, row: Format) -
     results = []
     for threads in (1, 2, 5):
         ops = NativeOps(isa, threads)
-        leaves = [Expert(*(ops.put(stored(row, 300, 300, seed)) for seed in (e, e + 1, e + 2))) for e in range(4)]
+        leaves = [Expert(*(ops.put(stored(row.name, 300, 300, seed)) for seed in (e, e + 1, e + 2))) for e in range(4)]
         x = random(37, 300)
-        routing = ops.route(x, ops.put(stored(F32, 4, 300)), 2)
+        routing = ops.route(x, ops.put(stored("f32", 4, 300)), 2)
         q, k = random(37, 4, 8), random(37, 2, 8)
         attended = ops.attention(q, k, k, whole([[0] * 37]), 0, None)
         results.append(
@@ -121,7 +114,7 @@ def test_results_do_not_depend_on_the_number_of_threads(isa: str, row: Format) -
 
 def test_calls_from_several_threads_do_not_mix() -> None:
     ops = NativeOps(threads=2)
-    leaf = ops.put(stored(Q4, 700, 600))
+    leaf = ops.put(stored("q4", 700, 600))
     inputs = [random(n, 600, seed=n) for n in range(1, 9)]
     expected = [ops.linear(x, leaf) for x in inputs]
     with ThreadPoolExecutor(4) as pool:
@@ -136,8 +129,9 @@ def test_calls_from_several_threads_do_not_mix() -> None:
 @EACH_FORMAT
 def test_put_does_not_copy(row: Format) -> None:
     ops = NativeOps(threads=1)
-    weight, other = stored(row, 70, 300, seed=1), stored(row, 70, 300, seed=2)
-    leaf, x = ops.put(weight), random(1, 300)
+    other, x = stored(row.name, 70, 300), random(1, 300)
+    weight = Weight(np.zeros_like(other.data), (70, 300), row)
+    leaf = ops.put(weight)
     weight.data[...] = other.data
     np.testing.assert_array_equal(ops.linear(x, leaf), ops.linear(x, ops.put(other)))
     assert (leaf.shape, leaf.format) == ((70, 300), row.name)
@@ -146,7 +140,7 @@ def test_put_does_not_copy(row: Format) -> None:
 @EACH_FORMAT
 def test_mapped_read_only_weights(row: Format, tmp_path: Path) -> None:
     ops = NativeOps(threads=1)
-    weight = stored(row, 70, 300)
+    weight = stored(row.name, 70, 300)
     (tmp_path / "weight").write_bytes(b"odd" + weight.data.tobytes())  # not even aligned
     mapped = np.memmap(tmp_path / "weight", row.dtype, "r", offset=3, shape=weight.data.shape)
     leaf, x = ops.put(Weight(mapped, (70, 300), row)), random(2, 300)

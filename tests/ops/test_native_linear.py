@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import definitions
+from definitions import random, stored
 from octuor import _native
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps, implementations
@@ -27,44 +30,32 @@ ALL = pytest.mark.parametrize("isa", implementations())
 EACH_FORMAT = pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
 
 
-def random(rng: np.random.Generator, *shape: int) -> F32Array:
-    return rng.standard_normal(shape).astype(np.float32)
-
-
-def stored(rng: np.random.Generator, row: Format, out: int, inputs: int) -> Weight:
-    values = random(rng, out, inputs) / np.float32(np.sqrt(inputs))
-    return Weight(row.quantize(values), (out, inputs), row)
-
-
 @ALL
 @EACH_FORMAT
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_linear(isa: str, row: Format, shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(shape)
     ops = NativeOps(isa, threads=2)
-    weight = stored(rng, row, *shape)
+    weight = stored(row.name, *shape)
     leaf = ops.put(weight)
     for n_tokens in TOKENS:
-        x = random(rng, n_tokens, shape[1])
+        x = random(n_tokens, shape[1])
         assert relative_error(ops.linear(x, leaf), definitions.linear(x, weight)) < FLOAT32, n_tokens
 
 
 @ALL
 @pytest.mark.parametrize("name", ["f32", "f16", "bf16"])
 def test_linear_of_widths_around_a_vector(isa: str, name: str) -> None:
-    rng = np.random.default_rng(1)
     ops = NativeOps(isa, threads=1)
     for inputs in AROUND_VECTORS:
-        weight, x = stored(rng, FORMATS[name], 6, inputs), random(rng, 3, inputs)
+        weight, x = stored(name, 6, inputs), random(3, inputs)
         assert relative_error(ops.linear(x, ops.put(weight)), definitions.linear(x, weight)) < FLOAT32, inputs
 
 
 @ALL
 @EACH_FORMAT
 def test_a_tiled_product_is_near_that_of_the_unrounded_inputs(isa: str, row: Format) -> None:
-    rng = np.random.default_rng(2)
     ops = NativeOps(isa, threads=1)
-    weight, x = stored(rng, row, 200, 512), random(rng, 7, 512)
+    weight, x = stored(row.name, 200, 512), random(7, 512)
     exact = x.astype(np.float64) @ weight.to_f32().T
     error = np.sqrt(np.square(ops.linear(x, ops.put(weight)) - exact).mean() / np.square(exact).mean())
     assert error < 0.01  # int8 steps of 1/127 of the largest input: 0.7 % of a Gaussian
@@ -73,14 +64,13 @@ def test_a_tiled_product_is_near_that_of_the_unrounded_inputs(isa: str, row: For
 @ALL
 @EACH_FORMAT
 def test_only_the_result_is_written(isa: str, row: Format) -> None:
-    rng = np.random.default_rng(3)
     context = _native.Context(isa, 2)
     out, inputs, n_tokens = 70, 300, 5
-    weight = stored(rng, row, out, inputs)
+    weight = stored(row.name, out, inputs)
     guard, size = 64, n_tokens * out
     memory = np.full(size + 2 * guard, 7.0, dtype=np.float32)
     result = memory[guard : guard + size].reshape(n_tokens, out)
-    context.linear(random(rng, n_tokens, inputs), _native.Matrix(weight.data, (out, inputs), row.name), result)
+    context.linear(random(n_tokens, inputs), _native.Matrix(weight.data, (out, inputs), row.name), result)
     assert (memory[:guard] == 7).all()
     assert (memory[-guard:] == 7).all()
     assert (result != 7).all()
@@ -89,12 +79,11 @@ def test_only_the_result_is_written(isa: str, row: Format) -> None:
 @ALL
 @EACH_FORMAT
 def test_a_bad_number_stays_in_its_token(isa: str, row: Format) -> None:
-    rng = np.random.default_rng(4)
     ops = NativeOps(isa, threads=1)
-    leaf = ops.put(stored(rng, row, 66, 300))
+    leaf = ops.put(stored(row.name, 66, 300))
     for n_tokens in (3, 12):
         for bad in (np.nan, np.inf):
-            x = random(rng, n_tokens, 300)
+            x = random(n_tokens, 300)
             good = ops.linear(x, leaf)
             x[1, 299] = bad
             found = ops.linear(x, leaf)
@@ -105,9 +94,8 @@ def test_a_bad_number_stays_in_its_token(isa: str, row: Format) -> None:
 @ALL
 @EACH_FORMAT
 def test_embed(isa: str, row: Format) -> None:
-    rng = np.random.default_rng(5)
     ops = NativeOps(isa, threads=1)
-    weight = stored(rng, row, 130, 270)
+    weight = stored(row.name, 130, 270)
     for tokens in ([], [0], [129, 3, 3, 64]):
         ids = np.array(tokens, dtype=np.int32)
         np.testing.assert_array_equal(ops.embed(ids, ops.put(weight)), weight.to_f32()[ids])
@@ -115,22 +103,20 @@ def test_embed(isa: str, row: Format) -> None:
 
 @ALL
 def test_rms_norm(isa: str) -> None:
-    rng = np.random.default_rng(6)
     ops = NativeOps(isa, threads=2)
     for n_tokens, dim in [(3, dim) for dim in AROUND_VECTORS] + [(0, 8), (1, 4096), (33, 4099)]:
-        x, weight = 5 * random(rng, n_tokens, dim), random(rng, dim)
+        x, weight = 5 * random(n_tokens, dim), random(dim)
         found = ops.rms_norm(x, ops.put(Weight(weight, (dim,), F32)), 1e-5)
         assert relative_error(found, definitions.rms_norm(x, weight, 1e-5)) < FLOAT32, dim
 
 
 @ALL
 def test_rope(isa: str) -> None:
-    rng = np.random.default_rng(7)
     ops = NativeOps(isa, threads=1)
     for positions in ([], [0], [3, 4, 65535, 0]):
         at = np.array(positions, dtype=np.int32)
         for head_dim in (*range(2, 72, 2), 128):
-            x = random(rng, len(at), 3, head_dim)
+            x = random(len(at), 3, head_dim)
             assert relative_error(ops.rope(x, at, 1e6), definitions.rope(x, at, 1e6)) < FLOAT32, head_dim
 
 
@@ -157,10 +143,9 @@ def test_route_chooses_different_experts_whatever_the_logits(isa: str) -> None:
 @ALL
 @pytest.mark.parametrize("n_chosen", [1, 2, 4])
 def test_route_weighs_the_largest_logits(isa: str, n_chosen: int) -> None:
-    rng = np.random.default_rng(8)
     ops = NativeOps(isa, threads=2)
-    weight = stored(rng, F32, 5, 37)
-    x = 3 * random(rng, 40, 37)
+    weight = stored("f32", 5, 37)
+    x = 3 * random(40, 37)
     routing = ops.route(x, ops.put(weight), n_chosen)
     logits = definitions.linear(x, weight)
     np.testing.assert_array_equal(routing.experts, np.argsort(-logits, axis=1)[:, :n_chosen])
@@ -174,9 +159,14 @@ def test_a_dense_layer_has_one_expert_for_all() -> None:
     np.testing.assert_array_equal(routing.weights, np.ones((3, 1)))
 
 
-def some_experts(rng: np.random.Generator, rows: tuple[Format, Format, Format], dim: int, hidden: int) -> list[Expert]:
-    shapes = ((hidden, dim), (hidden, dim), (dim, hidden))
-    return [Expert(*(stored(rng, row, *shape) for row, shape in zip(rows, shapes, strict=True))) for _ in range(4)]
+def some_experts(names: Sequence[str], dim: int, hidden: int) -> list[Expert]:
+    gate, up, down = names
+    return [
+        Expert(
+            stored(gate, hidden, dim, seed=e), stored(up, hidden, dim, seed=e + 4), stored(down, dim, hidden, seed=e)
+        )
+        for e in range(4)
+    ]
 
 
 def put(ops: NativeOps, experts: list[Expert]) -> list[Expert]:
@@ -186,15 +176,14 @@ def put(ops: NativeOps, experts: list[Expert]) -> list[Expert]:
 @ALL
 @EACH_FORMAT
 def test_moe(isa: str, row: Format) -> None:
-    rng = np.random.default_rng(9)
     ops = NativeOps(isa, threads=2)
     tolerance = NEIGHBOUR if row.is_tiled else EXP
     for dim, hidden in ((5, 3), (70, 300), (260, 513)):
-        experts = some_experts(rng, (row, row, row), dim, hidden)
+        experts = some_experts([row.name] * 3, dim, hidden)
         leaves = put(ops, experts)
-        router = ops.put(stored(rng, F32, 4, dim))
+        router = ops.put(stored("f32", 4, dim))
         for n_tokens, n_chosen in ((0, 2), (1, 1), (1, 2), (2, 4), (7, 2), (40, 3)):
-            x = random(rng, n_tokens, dim)
+            x = random(n_tokens, dim)
             routing = ops.route(x, router, n_chosen)
             found, expected = ops.moe(x, routing, leaves), definitions.moe(x, routing, experts)
             assert relative_error(found, expected) < tolerance, (dim, n_tokens, n_chosen)
@@ -202,23 +191,20 @@ def test_moe(isa: str, row: Format) -> None:
 
 @ALL
 def test_moe_of_mixed_formats(isa: str) -> None:
-    rng = np.random.default_rng(10)
     ops = NativeOps(isa, threads=2)
-    rows = [(FORMATS[a], FORMATS[b], FORMATS[c]) for a, b, c in (("q4", "bf16", "q8"), ("f32", "q8", "f16"))]
-    experts = [expert for row in rows for expert in some_experts(rng, row, 70, 300)[:2]]
-    x = random(rng, 9, 70)
-    routing = ops.route(x, ops.put(stored(rng, F32, 4, 70)), 3)
+    experts = some_experts(["q4", "bf16", "q8"], 70, 300)[:2] + some_experts(["f32", "q8", "f16"], 70, 300)[2:]
+    x = random(9, 70)
+    routing = ops.route(x, ops.put(stored("f32", 4, 70)), 3)
     found = ops.moe(x, routing, put(ops, experts))
     assert relative_error(found, definitions.moe(x, routing, experts)) < NEIGHBOUR
 
 
 @ALL
 def test_moe_of_more_tokens_than_a_pass(isa: str) -> None:
-    rng = np.random.default_rng(11)
     ops = NativeOps(isa, threads=2)
-    leaves = put(ops, some_experts(rng, (F32, F32, F32), 6, 5))
-    x = random(rng, 2100, 6)
-    routing = ops.route(x, ops.put(stored(rng, F32, 4, 6)), 2)
+    leaves = put(ops, some_experts(["f32"] * 3, 6, 5))
+    x = random(2100, 6)
+    routing = ops.route(x, ops.put(stored("f32", 4, 6)), 2)
     whole = ops.moe(x, routing, leaves)
     parts = [slice(0, 1), slice(1, 1000), slice(1000, 2100)]
     apart = [ops.moe(x[p], Routing(routing.experts[p], routing.weights[p], routing.logits[p]), leaves) for p in parts]
@@ -226,10 +212,9 @@ def test_moe_of_more_tokens_than_a_pass(isa: str) -> None:
 
 
 def test_moe_asks_only_for_experts_that_play() -> None:
-    rng = np.random.default_rng(12)
     ops = NativeOps(threads=1)
-    leaves: list[Expert | None] = [*put(ops, some_experts(rng, (F32, F32, F32), 6, 5))]
+    leaves: list[Expert | None] = [*put(ops, some_experts(["f32"] * 3, 6, 5))]
     leaves[0] = leaves[3] = None
     experts = np.array([[1, 2], [2, 1]], dtype=np.int32)
     routing = Routing(experts, np.full((2, 2), 0.5, np.float32), np.zeros((2, 4), np.float32))
-    assert np.isfinite(ops.moe(random(rng, 2, 6), routing, leaves)).all()  # type: ignore[arg-type]
+    assert np.isfinite(ops.moe(random(2, 6), routing, leaves)).all()  # type: ignore[arg-type]
