@@ -30,67 +30,80 @@ struct TileRow {
     int8_t codes[INPUTS];
 };
 
-// The codes of one group under a scale, and the error they make.
-static inline float group_codes(const float* w, float scale, F32 (&codes)[STRIP_VECTORS]) {
-    const F32 inverse = set1(reciprocal(scale));
-    F32 error = set1(0.0f);
-    for (int v = 0; v < STRIP_VECTORS; v++) {
-        const F32 part = load(w + v * W);
-        codes[v] = min(max(round(mul(part, inverse)), set1(-8.0f)), set1(7.0f));
-        const F32 off = fnma(codes[v], set1(scale), part);
-        error = fma(off, off, error);
-    }
-    return sum(error);
+// A row's 256 weights by their place in a group: element i * 16 + g is weight i of group g. So a vector holds
+// one place of W groups, each lane searches for its own group, and no sum runs across lanes.
+struct Places {
+    alignas(64) float weights[INPUTS];
+    alignas(64) float codes[INPUTS];
+    alignas(64) float ideals[GROUPS];
+    alignas(64) float scales[GROUPS];
+};
+
+// 1 / x, and 0 where that would overflow.
+static inline F32 reciprocals(F32 x) {
+    const F32 magnitude = max(x, sub(set1(0.0f), x));
+    return zero_below(div(set1(1.0f), x), magnitude, 1.0f / 3.402823466e38f);
 }
 
-// The best sub-scales and codes under row->d; returns their error, and the sums that refit d.
-static float choose_codes(TileRow* row, const float* ideals, float* along, float* power) {
-    const float inverse = reciprocal(row->d);
-    float total = 0;
-    F32 along_sum = set1(0.0f), power_sum = set1(0.0f);
-    for (int64_t g = 0; g < GROUPS; g++) {
-        const float* w = row->weights + g * GROUP;
-        const int near = int(nearbyintf(ideals[g] * inverse));  // within -15..15 but for rounding in d
-        float best_error = __builtin_inff();
-        int best = 0;
-        F32 codes[STRIP_VECTORS];
+static inline F32 nearest_codes(F32 weights, F32 inverse) {
+    return min(max(round(mul(weights, inverse)), set1(-8.0f)), set1(7.0f));
+}
+
+// The best sub-scales and codes under d. Returns the d that fits them best by least squares, 0 where all is 0.
+static float choose_codes(Places* row, float d) {
+    F32 along = set1(0.0f), power = set1(0.0f);
+    const F32 inverse_d = set1(reciprocal(d));
+    for (int64_t g = 0; g < GROUPS; g += W) {
+        const F32 near = round(mul(load(row->ideals + g), inverse_d));  // within -15..15 but for rounding in d
+        F32 least_error = set1(__builtin_inff()), best = set1(0.0f);
         for (int side = -1; side <= 1; side += 2)
             for (int delta = -3; delta <= 3; delta++) {
-                int s = side * near + delta;
-                s = s > 15 ? 15 : s < -15 ? -15 : s;
-                const float error = group_codes(w, float(s) * row->d, codes);
-                if (error < best_error) best_error = error, best = s;
+                const F32 beside = fma(near, set1(float(side)), set1(float(delta)));
+                const F32 s = min(max(beside, set1(-15.0f)), set1(15.0f));
+                const F32 scale = mul(s, set1(d)), inverse = reciprocals(scale);
+                F32 error = set1(0.0f);
+                for (int64_t i = 0; i < GROUP; i++) {
+                    const F32 w = load(row->weights + i * GROUPS + g);
+                    const F32 off = fnma(nearest_codes(w, inverse), scale, w);
+                    error = fma(off, off, error);
+                }
+                best = where_less(error, least_error, s, best);
+                least_error = min(error, least_error);
             }
-        total += group_codes(w, float(best) * row->d, codes);
-        row->scales[g] = int8_t(best);
-        for (int v = 0; v < STRIP_VECTORS; v++) {
-            store_i8(row->codes + g * GROUP + v * W, codes[v]);
-            const F32 exact = mul(codes[v], set1(float(best)));
-            along_sum = fma(load(w + v * W), exact, along_sum);
-            power_sum = fma(exact, exact, power_sum);
+        store(row->scales + g, best);
+        const F32 inverse = reciprocals(mul(best, set1(d)));
+        for (int64_t i = 0; i < GROUP; i++) {
+            const F32 w = load(row->weights + i * GROUPS + g), code = nearest_codes(w, inverse);
+            store(row->codes + i * GROUPS + g, code);
+            const F32 exact = mul(code, best);
+            along = fma(w, exact, along);
+            power = fma(exact, exact, power);
         }
     }
-    *along = sum(along_sum), *power = sum(power_sum);
-    return total;
+    return sum(along) * reciprocal(sum(power));
 }
 
 static void search_q4(TileRow* row) {
-    float ideals[GROUPS], largest_ideal = 0;
+    Places places;
+    float largest_ideal = 0;
     for (int64_t g = 0; g < GROUPS; g++) {
         float extreme = 0;
         for (int64_t i = 0; i < GROUP; i++) {
             const float w = row->weights[g * GROUP + i];
+            places.weights[i * GROUPS + g] = w;
             if (fabsf(w) > fabsf(extreme)) extreme = w;
         }
-        ideals[g] = extreme / -8.0f;
-        if (fabsf(ideals[g]) > largest_ideal) largest_ideal = fabsf(ideals[g]);
+        places.ideals[g] = extreme / -8.0f;  // the largest weight on the side that has the extra code
+        if (fabsf(places.ideals[g]) > largest_ideal) largest_ideal = fabsf(places.ideals[g]);
     }
     row->d = widen(bf16_above(largest_ideal / 15.0f));
-    float along, power;
-    choose_codes(row, ideals, &along, &power);
-    const float fitted = along * reciprocal(power);
+    const float fitted = choose_codes(&places, row->d);
     if (fitted > 0) row->d = widen(bf16_nearest(fitted));
-    choose_codes(row, ideals, &along, &power);
+    choose_codes(&places, row->d);
+    for (int64_t g = 0; g < GROUPS; g++) {
+        row->scales[g] = int8_t(places.scales[g]);
+        for (int64_t i = 0; i < GROUP; i++) row->codes[g * GROUP + i] = int8_t(places.codes[i * GROUPS + g]);
+    }
 }
 
 static void search_q8(TileRow* row) {
@@ -152,7 +165,10 @@ static int64_t quantize_tiles(Team* team, const Matrix& from, uint8_t* storage) 
             for (int64_t b = 0; b < wide; b++) {
                 TileRow row = {};
                 row.weights = weights + b * INPUTS;
-                if (magnitude_bits(row.weights) >= INFINITE && bad_rows[i] < 0) bad_rows[i] = r;
+                if (magnitude_bits(row.weights) >= INFINITE) {
+                    if (bad_rows[i] < 0) bad_rows[i] = r;
+                    continue;
+                }
                 if constexpr (Tile::HAS_SCALES) search_q4(&row);
                 else search_q8(&row);
                 write_row(Tile(), row, r % ROWS, storage + (i * wide + b) * Tile::BYTES);

@@ -78,6 +78,9 @@ static inline F32 round(F32 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST
 static inline F32 zero_below(F32 y, F32 x, float limit) {
     return _mm256_andnot_ps(_mm256_cmp_ps(x, set1(limit), _CMP_LT_OQ), y);
 }
+static inline F32 where_less(F32 a, F32 b, F32 yes, F32 no) {
+    return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
 static inline F32 power_of_2(F32 n) {
     I32 biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), set1_i(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));

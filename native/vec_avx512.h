@@ -74,6 +74,9 @@ static inline F32 round(F32 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NE
 static inline F32 zero_below(F32 y, F32 x, float limit) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, set1(limit), _CMP_NLT_UQ), y);
 }
+static inline F32 where_less(F32 a, F32 b, F32 yes, F32 no) {
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
+}
 static inline F32 power_of_2(F32 n) {
     I32 biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), set1_i(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));

@@ -129,6 +129,12 @@ static inline F32 zero_below(F32 y, F32 x, float limit) {
     OCTUOR_LANES r.lane[i] = x.lane[i] < limit ? 0.0f : y.lane[i];
     return r;
 }
+// yes where a < b, else no
+static inline F32 where_less(F32 a, F32 b, F32 yes, F32 no) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = a.lane[i] < b.lane[i] ? yes.lane[i] : no.lane[i];
+    return r;
+}
 // 2^n for whole n in -126..127
 static inline F32 power_of_2(F32 n) {
     F32 r;
