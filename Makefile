@@ -64,5 +64,5 @@ $(VENV)/.lint: $(VENV)/.venv pyproject.toml
 
 $(VENV)/.parity: $(VENV)/.octuor pyproject.toml
 	$(call say,installing PyTorch and transformers for the live comparison)
-	@$(BIN)/python -m pip install --quiet $(call extra,parity) >&2
+	@$(BIN)/python -m pip install --quiet $(call extra,train) $(call extra,parity) >&2
 	@touch $@
