@@ -23,20 +23,13 @@ from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import BF16, F16, F32, Format
 from octuor.quant.base import Array
+from octuor.tokenizer.registry import find_tokenizer_file, tokenizer_kind
 from octuor.weights import Weight, weight_shapes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 FORMATS: dict[str, Format] = {row.safetensors: row for row in (F32, F16, BF16)}
 TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-# name in a folder -> kind of its contents; the first that is there is taken
-TOKENIZERS = {
-    "tokenizer.model": "tokenizer.model",
-    "tokenizer.model.v1": "tokenizer.model",
-    "tokenizer.model.v2": "tokenizer.model",
-    "tokenizer.model.v3": "tokenizer.model",
-    "tokenizer.json": "tokenizer.json",
-}
 _TOP = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "lm_head": "lm_head.weight"}
 _PARTS = {
     "attention_norm": "input_layernorm.weight",
@@ -90,8 +83,8 @@ def open_huggingface(path: Path) -> Checkpoint:
         row = FORMATS[file.tensors[place.tensor].dtype]
         return Weight(file.get(place.tensor)[place.part], shapes[name], row, name)
 
-    tokenizer = next((path / file for file in TOKENIZERS if (path / file).is_file()), None)
-    kind = None if tokenizer is None else TOKENIZERS[tokenizer.name]
+    tokenizer = find_tokenizer_file(path)
+    kind = None if tokenizer is None else tokenizer_kind(tokenizer)
     return Checkpoint(read.config, path, READER.name, load, tokenizer, kind)
 
 
@@ -136,8 +129,7 @@ def write_huggingface(
         )
     n_bytes = write_safetensors(path / SINGLE, tensors, pieces, {"format": "pt"}, overwrite=True)
     if tokenizer is not None:
-        name = "tokenizer.json" if tokenizer.suffix == ".json" else "tokenizer.model"  # what readers look for
-        _write(path / name, tokenizer.read_bytes())
+        _write(path / tokenizer_kind(tokenizer), tokenizer.read_bytes())  # the name that readers look for
     _write(path / "config.json", text)
     return n_bytes
 

@@ -12,6 +12,8 @@ from octuor.cli import options
 if TYPE_CHECKING:
     from octuor.checkpoint import Checkpoint
 
+UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
 
 def main(model: options.ModelArgument = None, as_json: options.Json = False) -> None:
     """Show a model's geometry, formats and memory, and this machine's kernels."""
@@ -74,7 +76,7 @@ def _print(report: dict[str, Any]) -> None:
         "Model",
         [
             ("source", f"{report['source']} ({report['kind']})"),
-            ("parameters", f"{report['params'] / 1e9:.3f} B, {report['active_params'] / 1e9:.3f} B a token"),
+            ("parameters", f"{_count(report['params'])}, {_count(report['active_params'])} a token"),
             ("layers", f"{config['n_layers']} of dim {config['dim']}, hidden {config['hidden_dim']}, {experts}"),
             ("attention", f"{config['n_heads']} heads over {config['n_kv_heads']} of {config['head_dim']}{window}"),
             ("context", f"{config['max_seq_len']} tokens, vocabulary {config['vocab_size']}"),
@@ -84,13 +86,13 @@ def _print(report: dict[str, Any]) -> None:
     section(
         "Memory",
         [
-            (name, f"{row['weights'] / 1e6:.1f} M weights, {row['bytes'] / 1e6:.1f} MB")
+            (name, f"{_count(row['weights'])} weights, {_size(row['bytes'])}")
             for name, row in report["formats"].items()
         ]
         + [
-            ("weights in all", f"{report['weight_bytes'] / 1e9:.3f} GB"),
-            ("cache", f"{report['cache_bytes_per_token'] / 1024:.1f} KiB a token, "
-                      f"{report['cache_bytes_full'] / 1e9:.3f} GB when full"),
+            ("weights in all", _size(report["weight_bytes"])),
+            ("cache a token", _size(report["cache_bytes_per_token"])),
+            ("cache when full", _size(report["cache_bytes_full"])),
         ],
     )  # fmt: skip
     kernels = []
@@ -102,3 +104,11 @@ def _print(report: dict[str, Any]) -> None:
         [("CPU", machine["cpu"]), ("features", " ".join(machine["features"])), ("threads", str(machine["threads"])),
          ("kernels", ", ".join(kernels))],
     )  # fmt: skip
+
+
+def _count(n: int) -> str:
+    return f"{n / 1e9:.2f} billion" if n >= 1e9 else f"{n / 1e6:.2f} million"
+
+
+def _size(n_bytes: int) -> str:
+    return next(f"{n_bytes / unit:.2f} {name}" for name, unit in UNITS if n_bytes >= unit or name == "kB")

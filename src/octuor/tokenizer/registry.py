@@ -1,6 +1,5 @@
 """Which tokenizer file a checkpoint has, and which class reads it: one list, in order of preference."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from octuor.errors import TokenizerError
@@ -9,13 +8,17 @@ from octuor.tokenizer.hf import HuggingFaceTokenizer
 from octuor.tokenizer.spm import SentencePieceTokenizer
 
 # tokenizer.model first: it is the file the model was trained with, tokenizer.json is made from it
-FILES: tuple[tuple[str, Callable[[Path], Tokenizer]], ...] = (
-    ("tokenizer.model", SentencePieceTokenizer),
-    ("tokenizer.model.v1", SentencePieceTokenizer),
-    ("tokenizer.model.v2", SentencePieceTokenizer),
-    ("tokenizer.model.v3", SentencePieceTokenizer),
-    ("tokenizer.json", HuggingFaceTokenizer),
-)
+FILES = ("tokenizer.model", "tokenizer.model.v1", "tokenizer.model.v2", "tokenizer.model.v3", "tokenizer.json")
+
+
+def find_tokenizer_file(folder: Path) -> Path | None:
+    """The tokenizer file in a checkpoint's folder, None where there is none."""
+    return next((folder / name for name in FILES if (folder / name).is_file()), None)
+
+
+def tokenizer_kind(path: Path) -> str:
+    """What a tokenizer file holds, by its name: "tokenizer.json", else "tokenizer.model" (SentencePiece)."""
+    return "tokenizer.json" if path.suffix == ".json" else "tokenizer.model"
 
 
 def open_tokenizer(source: Path | str | bytes) -> Tokenizer:
@@ -27,11 +30,10 @@ def open_tokenizer(source: Path | str | bytes) -> Tokenizer:
         return HuggingFaceTokenizer(source) if source.lstrip()[:1] == b"{" else SentencePieceTokenizer(source)
     path = Path(source)
     if path.is_dir():
-        for name, reader in FILES:
-            if (path / name).is_file():
-                return reader(path / name)
-        raise TokenizerError(
-            f"{path}: expected one of {', '.join(name for name, _ in FILES)}, found none; "
-            "copy the model's tokenizer file there"
-        )
-    return HuggingFaceTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)
+        found = find_tokenizer_file(path)
+        if found is None:
+            raise TokenizerError(
+                f"{path}: expected one of {', '.join(FILES)}, found none; copy the model's tokenizer file there"
+            )
+        path = found
+    return HuggingFaceTokenizer(path) if tokenizer_kind(path) == "tokenizer.json" else SentencePieceTokenizer(path)
