@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import asdict
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from octuor.cli import options
@@ -35,8 +36,7 @@ def model_report(checkpoint: Checkpoint) -> dict[str, Any]:
     by_format: dict[str, dict[str, int]] = defaultdict(lambda: {"weights": 0, "bytes": 0})
     for name in checkpoint.names:
         weight = checkpoint.get(name)
-        n_weights = weight.shape[0] * (weight.shape[1] if len(weight.shape) > 1 else 1)
-        by_format[weight.format.name]["weights"] += n_weights
+        by_format[weight.format.name]["weights"] += prod(weight.shape)
         by_format[weight.format.name]["bytes"] += weight.data.nbytes
     kv_bytes = 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim
     cached = config.max_seq_len if config.sliding_window is None else min(config.sliding_window, config.max_seq_len)

@@ -22,14 +22,10 @@ def main(
 ) -> None:
     """Write random weights of a true geometry at disk speed. The model says noise, at the real one's pace."""
     from octuor.cli.progress import bytes_bar
-    from octuor.ops.native import quantizer
     from octuor.tools.synth import synth
 
     with bytes_bar(f"{geometry} {format_name}") as progress:
-        report = synth(
-            out, geometry, format_name, n_layers=layers, seed=seed, quantize=quantizer(None),
-            progress=progress, overwrite=overwrite,
-        )  # fmt: skip
+        report = synth(out, geometry, format_name, n_layers=layers, seed=seed, progress=progress, overwrite=overwrite)
     rate = report.n_bytes / report.seconds / 1e6
     if as_json:
         print(

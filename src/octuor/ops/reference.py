@@ -72,10 +72,11 @@ class ReferenceOps:
                 continue
             positions = batch.positions[rows]
             first = 0 if window is None else max(0, int(positions[0]) - window + 1)
-            seen_k, seen_v = k[rows], v[rows]
-            if batch.cache is not None:
-                seen_k, seen_v = (self._cached(pool, batch, b, first) for pool in
-                                  (batch.cache.keys[layer], batch.cache.values[layer]))  # fmt: skip
+            if batch.cache is None:
+                seen_k, seen_v = k[rows], v[rows]
+            else:
+                seen_k = self._cached(batch.cache.keys[layer], batch, b, first)
+                seen_v = self._cached(batch.cache.values[layer], batch, b, first)
             out[rows] = _attend(q[rows], seen_k, seen_v, positions, first, window)
         return out
 

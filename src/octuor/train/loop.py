@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from octuor import model
-from octuor.batch import Batch
+from octuor.batch import whole
 from octuor.errors import ConfigError
 from octuor.ops import Routing
 from octuor.ops.torch import TorchOps
@@ -106,7 +106,7 @@ def train_step(recipe: Recipe, state: TrainState, ops: TorchOps, stream: TokenSt
     stage = recipe.stage_at(step)
     rows = [stream.row(stage) for _ in range(schedule.sequences_per_step)]
     ids = np.stack([row[0] for row in rows])
-    batch = row_batch(ids[:, :-1])
+    batch = whole(list(ids[:, :-1]))
     targets = torch.from_numpy(ids[:, 1:].reshape(-1).astype(np.int64))
     learned = torch.from_numpy(np.concatenate([row[1] for row in rows]))
     balance: list[torch.Tensor] = []
@@ -135,16 +135,6 @@ def train_step(recipe: Recipe, state: TrainState, ops: TorchOps, stream: TokenSt
         gradient_norm=norm,
         learning_rate=share * schedule.learning_rate,
         tokens_per_s=schedule.tokens_per_step / (time.perf_counter() - began),
-    )
-
-
-def row_batch(ids: np.ndarray) -> Batch:
-    """A batch of rows [B, L] of equal length, each a sequence of its own."""
-    n_rows, length = ids.shape
-    return Batch(
-        tokens=np.ascontiguousarray(ids.reshape(-1), dtype=np.int32),
-        positions=np.tile(np.arange(length, dtype=np.int32), n_rows),
-        starts=np.arange(0, n_rows * length + 1, length, dtype=np.int32),
     )
 
 
