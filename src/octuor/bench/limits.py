@@ -1,0 +1,45 @@
+"""What this machine can do at most, measured by small native loops between the repeats of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from octuor.ops.native import NativeOps
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Rates that all threads reach together, in 1e9 a second; None: the instruction set has no such instruction.
+
+    read_gb_per_s     reading memory from end to end
+    int8_gop_per_s    the best dot product of int8 numbers
+    f32_gflop_per_s   multiply-add of float32
+    bf16_gflop_per_s  dot products of bfloat16
+    """
+
+    read_gb_per_s: float
+    int8_gop_per_s: float | None = None
+    f32_gflop_per_s: float | None = None
+    bf16_gflop_per_s: float | None = None
+
+
+def measure_limits(ops: NativeOps) -> Limits:
+    """One sample of every limit, half a second or so."""
+    return Limits(ops.read_bandwidth_gb_s())
+
+
+def median_limits(samples: Sequence[Limits]) -> Limits:
+    """The median of each limit, as rows have medians too."""
+
+    def middle(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return median(known) if known else None
+
+    return Limits(
+        median(sample.read_gb_per_s for sample in samples),
+        middle([sample.int8_gop_per_s for sample in samples]),
+        middle([sample.f32_gflop_per_s for sample in samples]),
+        middle([sample.bf16_gflop_per_s for sample in samples]),
+    )
