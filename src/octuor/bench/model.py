@@ -7,7 +7,7 @@ lie in memory of the process's own, for a file's pages may be taken away in the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from octuor.bench.memory import Arena, require_memory, room
 from octuor.checkpoint import open_checkpoint
 from octuor.config import ModelConfig
 from octuor.ops.native import PROBE_BYTES, NativeOps
+from octuor.quant import Format, find_format
 from octuor.quant.base import Array
 from octuor.tools.convert import choose_formats
 from octuor.tools.synth import RandomWeights, find_geometry
@@ -34,13 +35,15 @@ class BenchModel:
     """A model with its backend, ready to run.
 
     name         a geometry's name, or the checkpoint's path
-    format_name  of its matrices; several joined by "+"
+    is_random    whether its weights were drawn here
+    formats      number formats of its matrices, most bytes first
     full_layers  layers of the geometry that this model has the first of; its own for a checkpoint
     load_s       seconds it took to open or make
     """
 
     name: str
-    format_name: str
+    is_random: bool
+    formats: tuple[Format, ...]
     config: ModelConfig
     full_layers: int
     ops: NativeOps
@@ -56,11 +59,11 @@ def open_model(path: str | Path, ops: NativeOps) -> BenchModel:
     weights = checkpoint.weights(ops.put)
     took = time.perf_counter() - began
     config = checkpoint.config
-    found = {name: checkpoint.get(name) for name in checkpoint.names}
-    sizes = Sizes.of(config, {name: weight.data.nbytes for name, weight in found.items()})
-    formats = sorted({weight.format.name for name, weight in found.items() if len(weight.shape) == 2 and
-                      not name.endswith("router")})  # fmt: skip
-    return BenchModel(str(path), "+".join(formats), config, config.n_layers, ops, weights, sizes, took)
+    formats = {name: checkpoint.get(name).format for name in checkpoint.names}
+    n_bytes = {name: checkpoint.get(name).data.nbytes for name in checkpoint.names}
+    sizes = Sizes.of(config, n_bytes)
+    found = _of_matrices(formats, n_bytes)
+    return BenchModel(str(path), False, found, config, config.n_layers, ops, weights, sizes, took)
 
 
 def random_model(
@@ -103,7 +106,17 @@ def random_model(
     took = time.perf_counter() - began
     label = geometry if isinstance(geometry, str) else "custom"
     full = find_geometry(geometry).n_layers
-    return BenchModel(label, format_name, config, full, ops, weights, Sizes.of(config, sizes), took)
+    used = _of_matrices(formats, sizes)
+    return BenchModel(label, True, used, config, full, ops, weights, Sizes.of(config, sizes), took)
+
+
+def _of_matrices(formats: Mapping[str, Format], n_bytes: Mapping[str, int]) -> tuple[Format, ...]:
+    """Formats of the named weights without norms and routers, most bytes first."""
+    total: dict[str, int] = {}
+    for name, row in formats.items():
+        if not name.endswith(("norm", "router")):
+            total[row.name] = total.get(row.name, 0) + n_bytes[name]
+    return tuple(find_format(name) for name in sorted(total, key=lambda name: -total[name]))
 
 
 def _copy(place: tuple[Array, Array]) -> None:

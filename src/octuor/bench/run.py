@@ -3,118 +3,119 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from octuor.bench.limits import Limits, measure_limits, median_limits
+from octuor.bench.limits import Limits, measure_limits
 from octuor.bench.model import BenchModel
-from octuor.bench.rows import ANSWER_START, Case, Run, run_case, warm_up
+from octuor.bench.profile import PARTS, TimedOps
+from octuor.bench.rows import ANSWER_START, Case, Run, prepare, warm_up
 from octuor.errors import RequestError
-from octuor.ops.native import machine_report
+
+FIRST_PROMPT = 16  # tokens
+FEWER_ANSWERS = 16  # tokens of an answer that is run for its profile alone
+PROFILE_S = 1.0
 
 OnStep = Callable[[str, int, int], None]  # what comes next, steps done, steps in all
 
 
 @dataclass(frozen=True)
-class Row:
-    """A case with its repeats."""
+class Profile:
+    """Seconds of runs of a case: in all, and those in kernels by part of the forward pass."""
 
-    case: Case
-    runs: tuple[Run, ...]
+    seconds: float
+    parts: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Report:
-    """All that a benchmark found."""
+class Row:
+    """A case with its repeats and a profile taken apart from them."""
+
+    case: Case
+    runs: tuple[Run, ...]
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a benchmark found.
+
+    limits         before the first repeat and after each
+    first_token_s  from opening a checkpoint to the logits after FIRST_PROMPT tokens; None for random weights
+    """
 
     model: BenchModel
     rows: tuple[Row, ...]
-    limits: tuple[Limits, ...]  # one more than repeats
+    limits: tuple[Limits, ...]
+    first_token_s: float | None
 
 
 def make_cases(model: BenchModel, prompts: Sequence[int], answer: int, batches: Sequence[int]) -> tuple[Case, ...]:
-    """Rows for prompts of these lengths and for answers at these batch sizes, cut to the model's context."""
+    """Rows for prompts of these lengths and for answers of so many tokens at these batch sizes.
+
+    Lengths are cut to the model's context; RequestError on numbers below 1 and where nothing is left.
+    """
+    for number in (*prompts, *batches):
+        if number < 1:
+            raise RequestError(f"bench: expected lengths and batch sizes of at least 1, found {number}")
     room = model.config.max_seq_len
-    if min([*prompts, *batches, 1]) < 1 or answer < 0:
-        raise RequestError("lengths and batch sizes: expected positive numbers, found another")
-    lengths = dict.fromkeys(min(n, room) for n in prompts)
-    cases = [Case("prompt", n) for n in lengths]
-    if answer:
-        n = min(answer, room - ANSWER_START)
-        if n < 1:
-            raise RequestError(f"answers: expected a context of more than {ANSWER_START} tokens, found {room}")
-        cases += [Case("answer", n, batch) for batch in dict.fromkeys(batches)]
+    cases = [Case("prompt", n) for n in dict.fromkeys(min(n, room) for n in prompts)]
+    if answer and room > ANSWER_START:
+        cases += [Case("answer", min(answer, room - ANSWER_START), n) for n in dict.fromkeys(batches)]
+    if not cases:
+        raise RequestError("bench: expected a prompt or an answer to measure, found none; see --prompt and --answer")
     return tuple(cases)
 
 
 def run(
     model: BenchModel, cases: Sequence[Case], *, repeats: int, seed: int = 0, on_step: OnStep | None = None
-) -> Report:
-    """Measure every case `repeats` times, case after case in turn, after a warm-up of each."""
+) -> Result:
+    """Measure every case `repeats` times, one after the other in turn, after a warm-up of each.
+
+    on_step  called before each step, and when all are done
+    """
     rng = np.random.default_rng(seed)
-    n_steps, done = len(cases) * (repeats + 1), 0
+    n_steps, n_done = len(cases) * (repeats + 2), 0
 
     def tell(what: str) -> None:
-        nonlocal done
+        nonlocal n_done
         if on_step is not None:
-            on_step(what, done, n_steps)
-        done += 1
+            on_step(what, n_done, n_steps)
+        n_done += 1
 
+    first_token_s = None
+    if not model.is_random:
+        first = Case("prompt", min(FIRST_PROMPT, model.config.max_seq_len))
+        first_token_s = model.load_s + prepare(model, first, rng)().seconds
     for case in cases:
-        tell(f"warm-up, {label(case)}")
+        tell(f"warm-up, {case}")
         warm_up(model, case, rng)
     limits = [measure_limits(model.ops)]
     runs: dict[Case, list[Run]] = {case: [] for case in cases}
     for _ in range(repeats):
         for case in cases:
-            tell(label(case))
-            runs[case].append(run_case(model, case, rng))
+            tell(str(case))
+            runs[case].append(prepare(model, case, rng)())
         limits.append(measure_limits(model.ops))
+    rows = []
+    for case in cases:
+        tell(f"profile, {case}")
+        rows.append(Row(case, tuple(runs[case]), profile(model, case, rng)))
     tell("done")
-    return Report(model, tuple(Row(case, tuple(found)) for case, found in runs.items()), tuple(limits))
+    return Result(model, tuple(rows), tuple(limits), first_token_s)
 
 
-def label(case: Case) -> str:
-    """What a row is, in words."""
-    return f"prompt of {case.tokens}" if case.kind == "prompt" else f"answers, batch {case.batch}"
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """The report as JSON values: medians, with the least and the most of tokens a second."""
-    model, limits = report.model, median_limits(report.limits)
-    machine = machine_report()
-    return {
-        "machine": {"cpu": machine["cpu"], "isa": model.ops.isa, "threads": model.ops.threads},
-        "model": {
-            "name": model.name,
-            "format": model.format_name,
-            "layers": model.config.n_layers,
-            "full_layers": model.full_layers,
-            "bytes": model.sizes.total,
-            "load_s": model.load_s,
-        },
-        "limits": asdict(limits),
-        "rows": [row_json(row, limits) for row in report.rows],
-    }
-
-
-def row_json(row: Row, limits: Limits) -> dict[str, Any]:
-    """One row's figures; rates are medians over its repeats."""
-    n_tokens = row.case.tokens * row.case.batch
-    rates = [n_tokens / run.seconds for run in row.runs]
-    gb = median(run.cost.n_bytes / run.seconds / 1e9 for run in row.runs)
-    gop = median(run.cost.n_ops / run.seconds / 1e9 for run in row.runs)
-    return {
-        "kind": row.case.kind,
-        "tokens": row.case.tokens,
-        "batch": row.case.batch,
-        "tokens_per_s": median(rates),
-        "tokens_per_s_min": min(rates),
-        "tokens_per_s_max": max(rates),
-        "gb_per_s": gb,
-        "gop_per_s": gop,
-        "share_of_read": gb / limits.read_gb_per_s,
-    }
+def profile(model: BenchModel, case: Case, rng: np.random.Generator) -> Profile:
+    """Where the time of a case goes, summed over runs of its own for PROFILE_S; of answers, first tokens are enough."""
+    if case.kind == "answer":
+        case = Case("answer", min(case.tokens, FEWER_ANSWERS), case.batch)
+    seconds, parts = 0.0, dict.fromkeys(PARTS, 0.0)
+    while seconds < PROFILE_S:
+        ops = TimedOps(model.ops, model.weights, lambda: model.ops.kernel_seconds)
+        start = prepare(model, case, rng, ops)
+        before = dict(ops.seconds)
+        seconds += start().seconds
+        for part in parts:
+            parts[part] += ops.seconds[part] - before[part]
+    return Profile(seconds, parts)
