@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,18 @@ def test_arrays_of_an_arena_lie_on_pages_of_their_own() -> None:
     for i, array in enumerate(arrays):
         array[:] = i + 1
     assert [set(array.tolist()) for array in arrays] == [{1}, {2}, {3}, {4}]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's list of mappings")
+def test_an_arena_is_the_process_own() -> None:
+    """Shared memory would count as a file, and have no huge pages."""
+    array = Arena(PAGE).take(PAGE)
+    array[:] = 1
+    at = array.ctypes.data
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        begin, end = (int(word, 16) for word in line.split()[0].split("-"))
+        if begin <= at < end:
+            assert line.split()[1] == "rw-p"
+            assert line.split()[4] == "0"  # no file
+            return
+    pytest.fail("the array is in no mapping")

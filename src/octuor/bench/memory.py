@@ -50,7 +50,8 @@ class Arena:
     """One anonymous mapping from which arrays are cut, page by page; freed with the last of them."""
 
     def __init__(self, n_bytes: int) -> None:
-        mapping = mmap.mmap(-1, n_bytes + 2 * HUGE_PAGE)
+        # private: Python's default is shared memory, which has no huge pages of its own
+        mapping = mmap.mmap(-1, n_bytes + 2 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             mapping.madvise(mmap.MADV_HUGEPAGE)
         whole = np.frombuffer(mapping, dtype=np.uint8)
