@@ -30,7 +30,7 @@ def result(model: BenchModel) -> Result:
     runs = tuple(Run(seconds, Cost(20e9, 4000e9, LOADS)) for seconds in (4.0, 1.0, 2.0))
     parts = dict.fromkeys(PARTS, 0.0) | {"moe": 6.0, "lm_head": 2.0}
     rows = (Row(Case("prompt", 50), runs, Profile(10.0, parts)), Row(Case("answer", 5, 8), runs, Profile(10.0, parts)))
-    return Result(model, rows, (LIMITS, LIMITS), None)
+    return Result(model, rows, (LIMITS, LIMITS), 0.01, None)
 
 
 def test_rates_are_medians_beside_the_limits(model: BenchModel) -> None:

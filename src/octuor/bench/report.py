@@ -25,14 +25,14 @@ def report_json(result: Result) -> dict[str, Any]:
     limits    medians of those measured before and after each repeat
     """
     model, limits = result.model, median_limits(result.limits)
-    instructions = asdict(limits).pop("instructions")
     rates = {name: rate for name, rate in asdict(limits).items() if name != "instructions"}
     return {
         "machine": {
             "cpu": machine_report()["cpu"],
             "isa": model.ops.isa,
             "threads": model.ops.threads,
-            "instructions": instructions,
+            "instructions": limits.instructions,
+            "foreign_load": result.foreign_load,
         },
         "model": _model_json(model, result),
         "limits": rates,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from octuor.bench.limits import Limits, measure_limits
+from octuor.bench.load import ForeignLoad
 from octuor.bench.model import BenchModel
 from octuor.bench.profile import PARTS, TimedOps
 from octuor.bench.rows import ANSWER_START, Case, Run, prepare, warm_up
@@ -42,12 +43,14 @@ class Result:
     """All that a benchmark found.
 
     limits         before the first repeat and after each
+    foreign_load   share of all CPUs that other work took during the repeats; None: unknown
     first_token_s  from opening a checkpoint to the logits after FIRST_PROMPT tokens; None for random weights
     """
 
     model: BenchModel
     rows: tuple[Row, ...]
     limits: tuple[Limits, ...]
+    foreign_load: float | None
     first_token_s: float | None
 
 
@@ -91,6 +94,7 @@ def run(
     for case in cases:
         tell(f"warm-up, {case}")
         warm_up(model, case, rng)
+    foreign = ForeignLoad()
     limits = [measure_limits(model.ops)]
     runs: dict[Case, list[Run]] = {case: [] for case in cases}
     for _ in range(repeats):
@@ -98,12 +102,13 @@ def run(
             tell(str(case))
             runs[case].append(prepare(model, case, rng)())
         limits.append(measure_limits(model.ops))
+    foreign_load = foreign.share()
     rows = []
     for case in cases:
         tell(f"profile, {case}")
         rows.append(Row(case, tuple(runs[case]), profile(model, case, rng)))
     tell("done")
-    return Result(model, tuple(rows), tuple(limits), first_token_s)
+    return Result(model, tuple(rows), tuple(limits), foreign_load, first_token_s)
 
 
 def profile(model: BenchModel, case: Case, rng: np.random.Generator) -> Profile:

@@ -10,6 +10,8 @@ import typer
 
 from octuor.cli import options
 
+BUSY = 0.05  # share of the CPUs in other hands from which on the figures say so
+
 
 def main(
     model: options.ModelArgument = None,
@@ -87,6 +89,8 @@ def _print(report: dict[str, Any]) -> None:
     for kind, instruction in machine["instructions"].items():
         rate = limits[f"{kind}_gop_per_s" if kind == "int8" else f"{kind}_gflop_per_s"]
         console.print(f"        {kind} {rate:,.0f} GOP/s ({instruction})")
+    if machine["foreign_load"] is not None and machine["foreign_load"] > BUSY:
+        console.print(f"other work took {machine['foreign_load']:.0%} of the CPUs: these figures are too low")
     load = model["expert_load"]
     if load["most"] < 1:
         console.print(f"an expert's share of choices: {load['least']:.1%} to {load['most']:.1%}")
