@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <string>
 #include <vector>
@@ -244,6 +245,24 @@ class Context {
         return rate;
     }
 
+    // Kind of number, instruction and 1e9 operations a second, of those that this machine has.
+    std::vector<std::tuple<std::string, std::string, double>> peaks() {
+        const std::pair<const char*, const Peak*> all[] = {
+            {"int8", kernels_->int8_peak}, {"f32", kernels_->f32_peak}, {"bf16", kernels_->bf16_peak}};
+        const std::vector<std::string> features = cpu_features();
+        std::vector<std::tuple<std::string, std::string, double>> found;
+        for (const auto& [kind, peak] : all) {
+            if (!peak->instruction) continue;
+            if (peak->feature && std::find(features.begin(), features.end(), peak->feature) == features.end()) continue;
+            double rate = 0;
+            call([&, peak = peak](Team* team) { rate = peak_rate(team, *peak); });
+            found.emplace_back(kind, peak->instruction, rate);
+        }
+        return found;
+    }
+
+    double kernel_seconds() const { return kernel_s_; }
+
  private:
     static int checked(int n_threads) {
         if (n_threads < 1 || n_threads > 1024)
@@ -320,11 +339,14 @@ class Context {
     void call(F f) {
         nb::gil_scoped_release released;
         std::lock_guard<std::mutex> held(pool_.mutex);
+        const auto start = std::chrono::steady_clock::now();
         f(pool_.team());
+        kernel_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 
     const Kernels* kernels_;
     Pool pool_;
+    double kernel_s_ = 0;  // spent in kernels, of all calls
     RopeTable rope_;
 };
 
@@ -357,7 +379,9 @@ NB_MODULE(_native, m) {
         .def("moe", &Context::moe, nb::arg("x").noconvert(), nb::arg("experts").noconvert(),
              nb::arg("weights").noconvert(), "all_experts"_a, nb::arg("out").noconvert())
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("out").noconvert())
-        .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a);
+        .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
+        .def("peaks", &Context::peaks)
+        .def_prop_ro("kernel_seconds", &Context::kernel_seconds);
     m.def("implementations", [] {
         std::vector<std::tuple<std::string, bool>> list;
         for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());
