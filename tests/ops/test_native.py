@@ -18,6 +18,7 @@ from octuor.batch import Batch, step, whole
 from octuor.cache import KVCache
 from octuor.config import ModelConfig
 from octuor.errors import BackendError, FormatError, RequestError, ShapeError
+from octuor.machine import read_machine
 from octuor.ops import Routing
 from octuor.ops.native import (
     ISA_VARIABLE,
@@ -73,7 +74,7 @@ def test_an_impossible_number_of_threads_is_an_error(threads: int) -> None:
 
 
 def test_threads_default_to_the_usable_cpus() -> None:
-    assert NativeOps().threads == _native.usable_cpus() >= 1
+    assert NativeOps().threads == read_machine().threads >= 1
     assert NativeOps(threads=3).threads == 3
 
 
@@ -81,7 +82,7 @@ def test_machine_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA_VARIABLE, "scalar")
     report = machine_report()
     assert report["cpu"]
-    assert report["threads"] == _native.usable_cpus()
+    assert report["threads"] == read_machine().threads
     assert [row["name"] for row in report["kernels"] if row["supported"]] == list(implementations())
     assert [row["name"] for row in report["kernels"] if row["chosen"]] == ["scalar"]
 
