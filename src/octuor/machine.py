@@ -1,4 +1,4 @@
-"""What this machine lends us: cores, how fast they are, the container's limits, memory. Read from Linux's /sys and /proc.
+"""What this machine lends us: cores, how fast they are, the container's limits, memory; from Linux's /sys and /proc.
 
 Paths are below a root that tests replace. A file that is missing or says nothing sensible is no limit: the fallback is
 every CPU that this process may run on. Knows nothing of kernels or models.

@@ -167,7 +167,7 @@ class _Source:
             # a direct read that stops short of a block's end is finished through the cache
             source = direct if direct is not None and done % BLOCK == 0 else self._cached
             try:
-                n = os.preadv(source, [memoryview(out)[done:]], at + done)
+                n = os.preadv(source, [out[done:].data], at + done)
             except OSError as error:
                 raise self._failed(error.strerror or "") from error
             if n == 0:

@@ -56,7 +56,9 @@ def pin_order(machine: Machine, n_threads: int) -> tuple[int, ...]:
     """A CPU for each thread: performance cores first, then other cores, then their second hardware threads."""
     order = tuple(dict.fromkeys((*machine.performance, *machine.cores, *machine.cpus)))
     if n_threads > len(order):
-        raise BackendError(f"pin: expected at most {len(order)} threads, one for each CPU, found {n_threads}; ask fewer")
+        raise BackendError(
+            f"pin: expected at most {len(order)} threads, one for each CPU, found {n_threads}; ask fewer"
+        )
     return order[:n_threads]
 
 
