@@ -184,6 +184,8 @@ class Model:
     def _answer(
         self, ids: list[int], params: SamplingParams | None, on_prefill: OnPrefill | None, *, strip_leading_space: bool
     ) -> Generation:
+        if self.page_in is not None:
+            self.page_in.wait(0)  # a disk that failed is said here, where it can be caught
         params = params if params is not None else SamplingParams()
         if params.logprobs is None:
             params = replace(params, logprobs=0)
