@@ -13,6 +13,7 @@
 #include <chrono>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "dispatch.h"
@@ -114,7 +115,15 @@ struct Leaf {
 
 class Context {
  public:
-    Context(const std::string& isa, int n_threads) : kernels_(find(isa)), pool_(checked(n_threads)) {}
+    Context(const std::string& isa, int n_threads, const std::vector<int>& cpus)
+    try : kernels_(find(isa)), pool_(checked(n_threads), cpus) {
+        if (pool_.refused_cpu() >= 0)
+            fail("BackendError", "pin: expected CPUs this process may run on, found " +
+                                     std::to_string(pool_.refused_cpu()) + "; see `taskset -p` or the container's");
+    } catch (const std::system_error& error) {
+        fail("BackendError", "threads: expected the system to start " + std::to_string(n_threads) + ", found " +
+                                 error.what() + "; ask for fewer or raise `ulimit -u`");
+    }
 
     int n_threads() const { return pool_.n_threads(); }
 
@@ -362,7 +371,8 @@ NB_MODULE(_native, m) {
         .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
         .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });
     nb::class_<Context>(m, "Context")
-        .def(nb::init<const std::string&, int>(), "isa"_a, "n_threads"_a)
+        .def(nb::init<const std::string&, int, const std::vector<int>&>(), "isa"_a, "n_threads"_a,
+             "cpus"_a = std::vector<int>())
         .def_prop_ro("n_threads", &Context::n_threads)
         .def("embed", &Context::embed, "weight"_a, nb::arg("tokens").noconvert(), nb::arg("out").noconvert())
         .def("rms_norm", &Context::rms_norm, nb::arg("x").noconvert(), nb::arg("weight").noconvert(), "eps"_a,
@@ -387,7 +397,6 @@ NB_MODULE(_native, m) {
         for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());
         return list;
     });
-    m.def("usable_cpus", usable_cpus);
     m.def("cpu_name", cpu_name);
     m.def("cpu_features", cpu_features);
 }

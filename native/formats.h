@@ -95,8 +95,12 @@ struct Q8 {
     }
 
     template <class>
-    static inline void unpack(const uint8_t* tile, uint8_t* out) {
-        for (int64_t i = 0; i < ROWS * INPUTS; i += 4 * W) store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
+    static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
+        for (int64_t step = 0; step < STEPS; step++) {
+            ahead.lines(lines_a_step);
+            for (int64_t i = step * ROWS * INPUTS / STEPS; i < (step + 1) * ROWS * INPUTS / STEPS; i += 4 * W)
+                store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
+        }
     }
 
     static inline float at(const uint8_t* tile, int64_t row, int64_t input) {
@@ -185,9 +189,10 @@ struct Q4 {
 
     // (code - 8) * scale of every weight, as exact_weights has it.
     template <class ByteScale>
-    static inline void unpack(const uint8_t* tile, uint8_t* out) {
+    static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
         for (int64_t strip = 0; strip < STRIPS; strip++)
-            for (int quarter = 0; quarter < 4; quarter++)
+            for (int quarter = 0; quarter < 4; quarter++) {
+                if (quarter % 2) ahead.lines(lines_a_step);
                 for (int first_row = 0; first_row < STRIP; first_row += W) {
                     GroupScales group_scales = scales(tile, strip, quarter, first_row);
 #pragma GCC unroll 4
@@ -203,6 +208,7 @@ struct Q4 {
                         }
                     }
                 }
+            }
     }
 
     static inline float at(const uint8_t* tile, int64_t row, int64_t input) {

@@ -15,8 +15,10 @@
 #endif
 
 #include "formats.h"
-// The order matters: attention uses linear's register blocks.
+// The order matters: attention uses linear's register blocks, and both it and moe use norm's e^x.
 #include "kernels_linear.h"
+#include "kernels_norm.h"
+#include "kernels_attention_blocks.h"
 #include "kernels_attention.h"
 #include "kernels_moe.h"
 #include "kernels_quantize.h"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +19,16 @@ from octuor.batch import Batch, step, whole
 from octuor.cache import KVCache
 from octuor.config import ModelConfig
 from octuor.errors import BackendError, FormatError, RequestError, ShapeError
+from octuor.machine import Machine, read_machine
 from octuor.ops import Routing
 from octuor.ops.native import (
     ISA_VARIABLE,
+    PIN_VARIABLE,
     NativeOps,
     choose_isa,
     implementations,
     machine_report,
+    pin_order,
     quantizer,
     read_bandwidth_gb_s,
 )
@@ -73,15 +77,43 @@ def test_an_impossible_number_of_threads_is_an_error(threads: int) -> None:
 
 
 def test_threads_default_to_the_usable_cpus() -> None:
-    assert NativeOps().threads == _native.usable_cpus() >= 1
+    assert NativeOps().threads == read_machine().threads >= 1
     assert NativeOps(threads=3).threads == 3
+
+
+def test_pinned_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On whatever this process may run; one thread more than there are CPUs is refused."""
+    before = os.sched_getaffinity(0)
+    n_cpus = len(before)
+    x, matrix = random(64, 300), random(500, 300)
+    pinned, free = NativeOps(threads=n_cpus, pin=True), NativeOps(threads=n_cpus, pin=False)
+    assert pinned.threads == n_cpus
+    weight = free.put(Weight(matrix, matrix.shape, F32))
+    np.testing.assert_array_equal(pinned.linear(x, weight), free.linear(x, weight))
+    assert os.sched_getaffinity(0) == before  # the caller's thread is the caller's
+    monkeypatch.setenv(PIN_VARIABLE, "1")
+    assert NativeOps(threads=1).threads == 1
+    with pytest.raises(BackendError, match=f"pin: expected at most {n_cpus} threads.*found {n_cpus + 1}"):
+        NativeOps(threads=n_cpus + 1)
+    assert NativeOps(threads=n_cpus + 1, pin=False).threads == n_cpus + 1
+
+
+def test_threads_are_pinned_to_performance_cores_first() -> None:
+    machine = Machine((0, 1, 2, 3, 4), (0, 2, 4), (2, 4), ((0, 1, 2, 3, 4),), None, 2, "")
+    assert pin_order(machine, 2) == (2, 4)
+    assert pin_order(machine, 5) == (2, 4, 0, 1, 3)
+
+
+def test_a_cpu_that_is_not_ours_cannot_be_pinned_to() -> None:
+    with pytest.raises(BackendError, match="pin: expected CPUs this process may run on, found 1000"):
+        _native.Context("scalar", 2, [0, 1000])
 
 
 def test_machine_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA_VARIABLE, "scalar")
     report = machine_report()
     assert report["cpu"]
-    assert report["threads"] == _native.usable_cpus()
+    assert report["threads"] == read_machine().threads
     assert [row["name"] for row in report["kernels"] if row["supported"]] == list(implementations())
     assert [row["name"] for row in report["kernels"] if row["chosen"]] == ["scalar"]
 

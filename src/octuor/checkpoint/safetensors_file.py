@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from octuor.checkpoint.files import map_file, replacing
+from octuor.checkpoint.files import MappedFile, replacing
 from octuor.errors import CheckpointError
 from octuor.quant.base import Array, ceil_div
 
@@ -73,13 +73,14 @@ class SafetensorsFile:
     tensors     by name, in the order of the data
     metadata    the header's own strings
     data_start  where the data begins in the file
+    file        its bytes
 
     Raises CheckpointError if the file is not safetensors, is damaged, or is shorter or longer than its header says.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._bytes = map_file(path)
+        self.file = MappedFile(path)
         header = self._read_header()
         self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
         entries = sorted(
@@ -94,19 +95,19 @@ class SafetensorsFile:
                     "download it again"
                 )
             at = entry.end
-        if self._bytes.size != self.data_start + at:
+        if self.file.bytes.size != self.data_start + at:
             raise CheckpointError(
-                f"{path}: expected {self.data_start + at} bytes, found {self._bytes.size}; download it again"
+                f"{path}: expected {self.data_start + at} bytes, found {self.file.bytes.size}; download it again"
             )
 
     def get(self, name: str) -> Array:
         """A tensor as a read-only view of the mapped file, without reading it; bfloat16 as uint16."""
         entry = self.tensors[name]
-        data = self._bytes[self.data_start + entry.begin : self.data_start + entry.end]
+        data = self.file.bytes[self.data_start + entry.begin : self.data_start + entry.end]
         return data.view(DTYPES[entry.dtype]).reshape(entry.shape)
 
     def _read_header(self) -> dict[str, Any]:
-        raw = self._bytes
+        raw = self.file.bytes
         if raw[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
             raise CheckpointError(f"{self.path}: expected weights, found a Git LFS pointer; run `git lfs pull` there")
         length = int.from_bytes(raw[:8].tobytes(), "little")
