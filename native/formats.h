@@ -82,7 +82,7 @@ static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, Activat
     }
 }
 
-template <int OFFSET_BITS>
+template <int OFFSET, int LARGEST>
 struct ByteScale;  // defined where UNPACKS_TILES
 
 struct Q8 {
@@ -95,7 +95,7 @@ struct Q8 {
         exact_tile<N, true>(tile + 2 * ROWS, tile, x, acc, ahead, lines);
     }
 
-    template <template <int> class>
+    template <template <int, int> class>
     static inline void unpack(const uint8_t* tile, uint8_t* out) {
         for (int64_t i = 0; i < ROWS * INPUTS; i += 4 * W) store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
     }
@@ -109,14 +109,18 @@ struct Q8 {
 
 // Codes in groups of 16 inputs, each group with a scale s of 5 bits. The bits of a code that MAIN and EXTRA have lie in
 // planes of their own: a line has 16 rows x 4 bytes, and with B bits of a code a byte of it has those of 8 / B quads.
-// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad. A code's weight is its place among the Qs,
-// less than 16; without them it is code - OFFSET.
+// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad. A code's q is its place's among the Qs, which
+// rise; without them it is code - OFFSET.
 template <int MAIN, int EXTRA, int S_MAX_, int... Q>
 struct Grouped {
     static constexpr bool HAS_SCALES = true, LOOKS_UP = sizeof...(Q) > 0;
     static constexpr int CODE = MAIN | EXTRA, N_CODES = CODE + 1, S_MAX = S_MAX_;
-    static constexpr int OFFSET_BITS = CODE < 16 ? 3 : CODE < 32 ? 4 : 5, OFFSET = 1 << OFFSET_BITS;
-    alignas(16) static constexpr uint8_t TABLE[16] = {uint8_t(Q + OFFSET)...};
+    static constexpr int QS[] = {Q..., 0};  // the last is none
+    static constexpr int LOWEST = LOOKS_UP ? QS[0] : -(N_CODES / 2), HIGHEST = LOOKS_UP ? QS[CODE] : N_CODES / 2 - 1;
+    // Products take q + OFFSET, 8 or a power of 2 above it.
+    static constexpr int OFFSET_BITS = LOWEST < -16 ? 5 : LOWEST < -8 ? 4 : 3, OFFSET = 1 << OFFSET_BITS;
+    alignas(16) static constexpr uint8_t FOR_PRODUCTS[16] = {uint8_t(Q + OFFSET)...};
+    alignas(16) static constexpr uint8_t FOR_SCALING[16] = {uint8_t(Q - LOWEST)...};
     static constexpr int MAIN_BITS = __builtin_popcount(MAIN), EXTRA_BITS = __builtin_popcount(EXTRA);
     static constexpr bool WIDE = OFFSET > 16;  // sums of a group of products take 17 bits
     static constexpr int EXTRA_GROUPS = EXTRA_BITS == 1 ? 2 : 1;  // that share a line of the extra plane
@@ -138,7 +142,7 @@ struct Grouped {
     struct Pair {
         I32 even, odd;
     };
-    // q + OFFSET of pair p (0 or 1) of a group's quads, from their lines of the planes.
+    // The bytes, codes or the table's, of pair p (0 or 1) of a group's quads, from their lines of the planes.
     static inline Pair pair(I32 main, I32 extra, I32 table, int group, int p) {
         const int main_at = MAIN_BITS == 2 ? 2 * p : 0;
         const int extra_at = EXTRA_BITS == 1 ? group % 2 * 2 + p : 2 * p;
@@ -176,7 +180,7 @@ struct Grouped {
         const uint16_t* group_signs = signs(tile, strip);
         const int8_t* inputs = x.codes;
         const int32_t* starts = x.group_starts;
-        const I32 table = load_table(TABLE);
+        const I32 table = load_table(FOR_PRODUCTS);
         I32 sums[V][N];
         for (int v = 0; v < V; v++)
             for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
@@ -227,9 +231,9 @@ struct Grouped {
     }
 
     // q * s of every weight, as exact_weights has it.
-    template <template <int> class ByteScale>
+    template <template <int, int> class ByteScale>
     static inline void unpack(const uint8_t* tile, uint8_t* out) {
-        const I32 table = load_table(TABLE);
+        const I32 table = load_table(FOR_SCALING);
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int quarter = 0; quarter < 4; quarter++)
                 for (int first_row = 0; first_row < STRIP; first_row += W) {
@@ -238,7 +242,7 @@ struct Grouped {
 #pragma GCC unroll 4
                     for (int g = 0; g < 4; g++) {
                         const int group = quarter * 4 + g;
-                        const ByteScale<OFFSET_BITS> scale(group_scales, signs(tile, strip) + group);
+                        const ByteScale<-LOWEST, HIGHEST - LOWEST> scale(group_scales, signs(tile, strip) + group);
                         const uint8_t* extras = codes + STRIP_MAIN + group / EXTRA_GROUPS * LINE;
                         for (int p = 0; p < 2; p++) {
                             const int line = MAIN_BITS == 4 ? group * 2 + p : group;
@@ -260,8 +264,8 @@ struct Grouped {
         const uint8_t* codes = tile + CODES + strip * STRIP_CODES + row % STRIP * 4 + input % 4;
         int code = stored_bits<MAIN>(codes, input / 4);
         if constexpr (EXTRA != 0) code |= stored_bits<EXTRA>(codes + STRIP_MAIN, input / 4);
-        if constexpr (LOOKS_UP) code = TABLE[code];
-        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * (code - OFFSET));
+        const int q = LOOKS_UP ? QS[code] : code + LOWEST;
+        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * q);
     }
 
     // Where the bits of a quad's code lie in a plane with B bits of each.
@@ -283,7 +287,7 @@ struct Grouped {
 using Q6 = Grouped<0x0f, 0x30, 4>;
 using Q5 = Grouped<0x0f, 0x10, 8>;
 using Q4 = Grouped<0x0f, 0, 15>;
-using Q3 = Grouped<0x03, 0x04, 15, -8, -5, -3, -1, 0, 2, 3, 6>;
+using Q3 = Grouped<0x03, 0x04, 11, -11, -7, -4, -2, 0, 2, 5, 8>;
 using Q2 = Grouped<0x03, 0, 15, -8, -3, 1, 5>;
 
 // Calls f.operator()<Tile>() for a tiled format.

@@ -207,25 +207,25 @@ struct GroupScales {
 
 #ifdef __AVX512VNNI__
 
-// A group's scale, made for multiplying its codes: (code - offset) * scale + 128 as a byte; offset is 2^OFFSET_BITS and
-// codes are less than twice that. A negative scale turns the code over, -(code - offset) = (2 offset - 1 - code) -
-// (offset - 1), so that products fit a byte and one 16-bit multiplication makes two.
-template <int OFFSET_BITS>
+// A group's scale, made for multiplying its codes: (code - OFFSET) * scale + 128 as a byte, for codes of 0..LARGEST. A
+// negative scale turns the code over, -(code - OFFSET) = (LARGEST - code) - (LARGEST - OFFSET), so that products fit a
+// byte and one 16-bit multiplication makes two.
+template <int OFFSET, int LARGEST>
 struct ByteScale {
-    I32 flip, size, offset;
-    ByteScale(GroupScales& scales, const uint16_t* signs) {
-        const __mmask16 below_0 = *signs;
+    __mmask16 below_0;
+    I32 size, offset;
+    ByteScale(GroupScales& scales, const uint16_t* signs) : below_0(*signs) {
         const I32 nibbles = scales.next_nibbles();
         const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
-        const I32 offsets = _mm512_sub_epi32(set1_i(128), _mm512_slli_epi32(magnitude, OFFSET_BITS));
         const I32 low_byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // of each lane, four times
-        flip = _mm512_maskz_mov_epi32(below_0, set1_i(((2 << OFFSET_BITS) - 1) * 0x01010101));
         size = _mm512_or_si512(magnitude, _mm512_slli_epi32(magnitude, 16));
-        offset = _mm512_mask_add_epi32(offsets, below_0, offsets, magnitude);
+        const I32 each = _mm512_mask_mov_epi32(set1_i(OFFSET), below_0, set1_i(LARGEST - OFFSET));
+        offset = _mm512_sub_epi32(set1_i(128), _mm512_mullo_epi16(magnitude, each));
         offset = _mm512_shuffle_epi8(offset, low_byte);
     }
     I32 times(I32 codes) const {
-        return _mm512_add_epi8(_mm512_mullo_epi16(_mm512_xor_si512(codes, flip), size), offset);
+        const I32 turned = _mm512_mask_sub_epi32(codes, below_0, set1_i(LARGEST * 0x01010101), codes);
+        return _mm512_add_epi8(_mm512_mullo_epi16(turned, size), offset);
     }
 };
 
