@@ -65,7 +65,7 @@ def test_layers_and_depth() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: 20_000_000_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 20_000_000_000)
     with pytest.raises(BackendError, match=r"memory: expected 9\d\.\d GB free, found 20.0 GB; use fewer --layers"):
         random_model("mixtral-8x7b", "bf16", OPS)
 

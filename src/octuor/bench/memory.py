@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import mmap
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import BackendError
+from octuor.machine import available_bytes
 
 HUGE_PAGE = 2 << 20
 PAGE = 4096
-CGROUP = Path("/sys/fs/cgroup")
-
-
-def free_memory() -> int | None:
-    """Bytes that may be taken without pushing anything out: of the machine and of the control group; None: unknown."""
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
-    except FileNotFoundError:
-        return None
-    try:
-        limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
-            found.append(int(limit) - _working_set())
-    except FileNotFoundError:  # no control group, or the root of all
-        pass
-    return min(found, default=None)
-
-
-def _working_set() -> int:
-    """The control group's bytes without page cache that can be dropped."""
-    used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
-    stat = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
-    return used - sum(int(line.split()[1]) for line in stat if line.startswith("inactive_file "))
 
 
 def require_memory(n_bytes: int, advice: str) -> None:
     """Raise BackendError, ending in the advice, if n_bytes are more than is free."""
-    free = free_memory()
-    if free is not None and n_bytes > free:
+    free = available_bytes()
+    if n_bytes > free:
         raise BackendError(f"memory: expected {n_bytes / 1e9:.1f} GB free, found {free / 1e9:.1f} GB; {advice}")
 
 
