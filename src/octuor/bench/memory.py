@@ -1,16 +1,14 @@
-"""Memory for benchmarks: checked before it is taken, the process's own, on huge pages where the machine allows."""
+"""Memory for random weights: checked before it is taken, and cut into arrays page by page."""
 
 from __future__ import annotations
-
-import mmap
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octuor.checkpoint.memory import huge_memory
 from octuor.errors import BackendError
 from octuor.machine import available_bytes
 
-HUGE_PAGE = 2 << 20
 PAGE = 4096
 
 
@@ -22,16 +20,10 @@ def require_memory(n_bytes: int, advice: str) -> None:
 
 
 class Arena:
-    """One anonymous mapping from which arrays are cut, page by page; freed with the last of them."""
+    """Private memory, on huge pages where the system has them, from which arrays are cut; freed with the last."""
 
     def __init__(self, n_bytes: int) -> None:
-        # private: Python's default is shared memory, which has no huge pages of its own
-        mapping = mmap.mmap(-1, n_bytes + 2 * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            mapping.madvise(mmap.MADV_HUGEPAGE)
-        whole = np.frombuffer(mapping, dtype=np.uint8)
-        start = -whole.ctypes.data % HUGE_PAGE
-        self._bytes = whole[start : start + n_bytes]
+        self._bytes = huge_memory(n_bytes)
         self._used = 0
 
     def take(self, n_bytes: int) -> NDArray[np.uint8]:
