@@ -8,30 +8,12 @@ from pathlib import Path
 import pytest
 
 from octuor.bench import memory
-from octuor.bench.memory import PAGE, Arena, free_memory, require_memory, room
+from octuor.bench.memory import PAGE, Arena, require_memory, room
 from octuor.errors import BackendError
 
 
-@pytest.fixture
-def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A control group that uses 900 MB, 400 MB of them page cache."""
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    (tmp_path / "memory.current").write_text("900000000\n")
-    (tmp_path / "memory.stat").write_text("anon 500000000\ninactive_file 400000000\n")
-    return tmp_path
-
-
-def test_a_control_groups_limit_counts(cgroup: Path) -> None:
-    (cgroup / "memory.max").write_text("600000000\n")
-    assert free_memory() == 100_000_000
-    (cgroup / "memory.max").write_text("max\n")
-    machine = free_memory()
-    assert machine is not None
-    assert machine > 100_000_000
-
-
-def test_too_much_is_an_error_with_advice(cgroup: Path) -> None:
-    (cgroup / "memory.max").write_text("600000000\n")
+def test_too_much_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000_000)
     require_memory(100_000_000, "never said")
     with pytest.raises(BackendError, match=r"expected 0.2 GB free, found 0.1 GB; use less"):
         require_memory(200_000_000, "use less")

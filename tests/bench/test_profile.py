@@ -26,7 +26,7 @@ def test_each_operation_counts_once_and_gives_the_same() -> None:
     found = [
         logits(each, weights, forward(each, weights, TINY, batch)) for each in (ops, timed)
     ]  # fmt: skip
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0], found[1])
     assert timed.seconds == {part: CALLS.get(part, 1) for part in PARTS}
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from octuor.bench.cost import Sizes
 from octuor.bench.memory import Arena, require_memory, room
 from octuor.checkpoint import open_checkpoint
+from octuor.checkpoint.memory import PageIn, read_resident
 from octuor.config import ModelConfig
 from octuor.ops.native import PROBE_BYTES, NativeOps
 from octuor.quant import Format, find_format
@@ -39,6 +40,7 @@ class BenchModel:
     formats      number formats of its matrices, most bytes first
     full_layers  layers of the geometry that this model has the first of; its own for a checkpoint
     load_s       seconds it took to open or make
+    page_in      what reads a mapped checkpoint in the background; None: all is in memory
     """
 
     name: str
@@ -50,20 +52,29 @@ class BenchModel:
     weights: Weights
     sizes: Sizes
     load_s: float
+    page_in: PageIn | None = None
 
 
-def open_model(path: str | Path, ops: NativeOps) -> BenchModel:
-    """A pack or a checkpoint's folder as it runs elsewhere: mapped, not read."""
+def open_model(
+    path: str | Path, ops: NativeOps, *, resident: bool = False, progress: Progress | None = None
+) -> BenchModel:
+    """A pack or a checkpoint's folder as it runs elsewhere: mapped and read in the background.
+
+    resident  copy it to memory of our own first, which no other program's needs can take away
+    progress  called with bytes read and in all, from other threads too, where they are not in memory already
+    """
     began = time.perf_counter()
     checkpoint = open_checkpoint(path)
+    if resident:
+        read_resident(checkpoint.files, progress)
     weights = checkpoint.weights(ops.put)
+    page_in = None if resident else PageIn(checkpoint.files, progress)
     took = time.perf_counter() - began
     config = checkpoint.config
     formats = {name: checkpoint.get(name).format for name in checkpoint.names}
     n_bytes = {name: checkpoint.get(name).data.nbytes for name in checkpoint.names}
-    sizes = Sizes.of(config, n_bytes)
-    found = _of_matrices(formats, n_bytes)
-    return BenchModel(str(path), False, found, config, config.n_layers, ops, weights, sizes, took)
+    sizes, used = Sizes.of(config, n_bytes), _of_matrices(formats, n_bytes)
+    return BenchModel(str(path), False, used, config, config.n_layers, ops, weights, sizes, took, page_in)
 
 
 def random_model(

@@ -91,6 +91,10 @@ def run(
     if not model.is_random:
         first = Case("prompt", min(FIRST_PROMPT, model.config.max_seq_len))
         first_token_s = model.load_s + prepare(model, first, rng)().seconds
+    if model.page_in is not None:
+        if on_step is not None:
+            on_step("reading the weights", 0, n_steps)
+        model.page_in.wait()
     for case in cases:
         tell(f"warm-up, {case}")
         warm_up(model, case, rng)

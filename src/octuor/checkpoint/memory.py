@@ -119,7 +119,7 @@ def read_resident(files: Sequence[MappedFile], on_load: OnLoad | None = None) ->
         )
     done = 0
     for file in files:
-        copy = _huge_memory(file.bytes.size)
+        copy = huge_memory(file.bytes.size)
         with ThreadPoolExecutor(READERS) as pool, _Source(file) as source:
             starts = range(0, copy.size, CHUNK)
             reads = [pool.submit(source.read, copy[at : at + CHUNK], at) for at in starts]
@@ -133,6 +133,25 @@ def read_resident(files: Sequence[MappedFile], on_load: OnLoad | None = None) ->
                 raise
         copy.flags.writeable = False
         file.bytes = copy
+
+
+def huge_memory(n_bytes: int) -> Bytes:
+    """Zeroed private memory that begins on a huge page's edge, in huge pages where the system has them.
+
+    Raises CheckpointError where the system gives none; what it gives is taken as it is written.
+    """
+    try:
+        memory = mmap.mmap(-1, n_bytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise CheckpointError(
+            f"weights: expected {n_bytes} bytes of memory, the system gives none ({error.strerror}); "
+            "use fewer or smaller ones"
+        ) from error
+    array = np.frombuffer(memory, dtype=np.uint8)
+    edge = -array.ctypes.data % HUGE_PAGE
+    array = array[edge : edge + n_bytes]
+    _advise(array, MADV_HUGEPAGE)
+    return array
 
 
 class _Source:
@@ -226,22 +245,6 @@ def _pages(array: Bytes) -> tuple[int, int]:
 
 def _chunks(array: Bytes) -> list[Bytes]:
     return [array[at : at + CHUNK] for at in range(0, array.size, CHUNK)]
-
-
-def _huge_memory(n_bytes: int) -> Bytes:
-    """Zeroed private memory that begins on a huge page's edge."""
-    try:
-        memory = mmap.mmap(-1, n_bytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:
-        raise CheckpointError(
-            f"weights: expected {n_bytes} bytes of memory, the system gives none ({error.strerror}); "
-            "load them without resident"
-        ) from error
-    array = np.frombuffer(memory, dtype=np.uint8)
-    edge = -array.ctypes.data % HUGE_PAGE
-    array = array[edge : edge + n_bytes]
-    _advise(array, MADV_HUGEPAGE)
-    return array
 
 
 @lru_cache(maxsize=1)

@@ -20,10 +20,14 @@ def main(
         typer.Option(help="Random weights instead of MODEL: mixtral-8x7b, mixtral-8x22b, mistral-7b or llama-2-70b."),
     ] = None,
     layers: Annotated[Optional[int], typer.Option(min=1, help="Layers of the geometry; default: all.")] = None,  # noqa: UP045
-    format_name: Annotated[Optional[str], typer.Option("--format", help="Of the geometry's weights [q4].")] = None,  # noqa: UP045
+    format_name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--format", help="Of the geometry's weights; default: q4."),
+    ] = None,
     prompt: Annotated[str, typer.Option(help="Lengths of prompts; 0: none.")] = "16,128,512,4096",
     answer: Annotated[int, typer.Option(min=0, help="Tokens of each answer; 0: none.")] = 64,
     batch: Annotated[str, typer.Option(help="How many answers at once.")] = "1,2,4,8,16,32",
+    resident: options.Resident = False,
     threads: options.Threads = None,
     isa: Annotated[Optional[str], typer.Option(help="Instruction set; default: the fastest here.")] = None,  # noqa: UP045
     repeats: Annotated[int, typer.Option(min=1, help="Times that each row is measured.")] = 3,
@@ -50,7 +54,8 @@ def main(
     if geometry is None:
         if layers is not None or format_name is not None:
             raise RequestError("bench: expected --geometry with --layers and --format, found none; name a geometry")
-        subject = open_model(POCKET if model is None else model, ops)
+        with bytes_bar("reading") as progress:
+            subject = open_model(POCKET if model is None else model, ops, resident=resident, progress=progress)
     else:
         if model is not None:
             raise RequestError(f"bench: expected MODEL or --geometry, found {model} and {geometry}; drop one")
