@@ -70,10 +70,7 @@ def pages(path: Path, threads: int, rounds: int) -> None:
         for kind in rng.permutation(list(models)):
             began, cpu = time.perf_counter(), time.process_time()
             for n, experts in enumerate(routings):
-                routing = Routing(
-                    experts, np.full((1, 2), 0.5, np.float32), np.zeros((1, config.n_experts), np.float32)
-                )
-                ops.moe(x, routing, models[kind].layers[n % config.n_layers].experts)
+                ops.moe(x, Routing(experts, half, no_logits), models[kind].layers[n % config.n_layers].experts)
             gb = len(routings) * n_bytes / 1e9
             rates[kind].append((gb / (time.perf_counter() - began), gb / (time.process_time() - cpu)))
     plain = rates["mapped, 4 KiB pages"]
