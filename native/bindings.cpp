@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -78,7 +79,8 @@ constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(
 const FormatRow FORMATS[] = {
     // in the order of enum Format
     {"f32", {FLOAT, 32, 1}, 0},  {"f16", {FLOAT, 16, 1}, 0}, {"bf16", {UINT, 16, 1}, 0},
-    {"q8", {UINT, 8, 1}, 16512}, {"q4", {UINT, 8, 1}, 8960},
+    {"q8", {UINT, 8, 1}, 16512}, {"q6", {UINT, 8, 1}, 13056}, {"q5", {UINT, 8, 1}, 11008},
+    {"q4", {UINT, 8, 1}, 8960},  {"q3", {UINT, 8, 1}, 6912},  {"q2", {UINT, 8, 1}, 4864},
 };
 constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
 
@@ -88,7 +90,7 @@ Format find_format(const std::string& name) {
         if (name == row.name) return Format(i);
         i++;
     }
-    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8 and q4; found " + name);
+    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8, q6, q5, q4, q3 and q2; found " + name);
 }
 
 template <class Array>
@@ -239,7 +241,7 @@ class Context {
     int64_t quantize(const Leaf& from, const std::string& to, Output<uint8_t, 3> out) {
         const Format format = find_format(to);
         if (FORMATS[int(from.matrix.format)].tile_bytes || !FORMATS[int(format)].tile_bytes)
-            fail("FormatError", "quantize: expected f32, f16 or bf16 to q8 or q4, found " +
+            fail("FormatError", "quantize: expected f32, f16 or bf16 to a tiled format, found " +
                                     std::string(FORMATS[int(from.matrix.format)].name) + " to " + to);
         expect_storage(out, format, from.matrix.out, from.matrix.in);
         int64_t bad = -1;
@@ -252,6 +254,24 @@ class Context {
         call([&](Team* team) { rate = octuor::read_bandwidth(team, size_t(n_bytes)); });
         return rate;
     }
+
+    // Kind of number, instruction and 1e9 operations a second, of those that this machine has.
+    std::vector<std::tuple<std::string, std::string, double>> peaks() {
+        const std::pair<const char*, const Peak*> all[] = {
+            {"int8", kernels_->int8_peak}, {"f32", kernels_->f32_peak}, {"bf16", kernels_->bf16_peak}};
+        const std::vector<std::string> features = cpu_features();
+        std::vector<std::tuple<std::string, std::string, double>> found;
+        for (const auto& [kind, peak] : all) {
+            if (!peak->instruction) continue;
+            if (peak->feature && std::find(features.begin(), features.end(), peak->feature) == features.end()) continue;
+            double rate = 0;
+            call([&, peak = peak](Team* team) { rate = peak_rate(team, *peak); });
+            found.emplace_back(kind, peak->instruction, rate);
+        }
+        return found;
+    }
+
+    double kernel_seconds() const { return kernel_s_; }
 
  private:
     static int checked(int n_threads) {
@@ -329,11 +349,14 @@ class Context {
     void call(F f) {
         nb::gil_scoped_release released;
         std::lock_guard<std::mutex> held(pool_.mutex);
+        const auto start = std::chrono::steady_clock::now();
         f(pool_.team());
+        kernel_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 
     const Kernels* kernels_;
     Pool pool_;
+    double kernel_s_ = 0;  // spent in kernels, of all calls
     RopeTable rope_;
 };
 
@@ -367,7 +390,9 @@ NB_MODULE(_native, m) {
         .def("moe", &Context::moe, nb::arg("x").noconvert(), nb::arg("experts").noconvert(),
              nb::arg("weights").noconvert(), "all_experts"_a, nb::arg("out").noconvert())
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("out").noconvert())
-        .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a);
+        .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
+        .def("peaks", &Context::peaks)
+        .def_prop_ro("kernel_seconds", &Context::kernel_seconds);
     m.def("implementations", [] {
         std::vector<std::tuple<std::string, bool>> list;
         for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());

@@ -25,6 +25,9 @@ extern const Kernels kernels;
 namespace avx512vnni {
 extern const Kernels kernels;
 }
+namespace avx512bf16 {
+extern const Kernels kernels;
+}
 
 namespace {
 
@@ -93,6 +96,12 @@ const std::vector<Implementation>& implementations() {
              return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"});
          },
          &avx512vnni::kernels},
+        {"avx512bf16",
+         [] {
+             return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni",
+                         "avx512bf16"});
+         },
+         &avx512bf16::kernels},
     };
     return all;
 }

@@ -108,8 +108,17 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
-static inline I32 low_nibbles(I32 x) { return _mm512_and_si512(x, set1_i(0x0f0f0f0f)); }
-static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+static inline I32 shift(I32 x, int n) {
+    return n < 0 ? _mm512_srli_epi16(x, unsigned(-n)) : _mm512_slli_epi16(x, unsigned(n));
+}
+static inline I32 bits(I32 x, int mask) { return _mm512_and_si512(x, set1_i(mask * 0x01010101)); }
+static inline I32 choose_bits(I32 a, I32 b, int mask) {
+    return _mm512_ternarylogic_epi32(set1_i(mask * 0x01010101), a, b, 0xca);
+}
+static inline I32 load_table(const void* p) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+static inline I32 lookup(I32 table, I32 places) { return _mm512_shuffle_epi8(table, places); }
 
 #ifdef __AVX512VNNI__
 
@@ -124,11 +133,17 @@ static inline I32 dot_i16(I32 acc, I32 a, I32 b) {
     return acc;
 }
 
-static inline int32_t group_start(int32_t value) { return value; }
+static inline int32_t group_start(int32_t first, int32_t second) { return first + second; }
+static inline I32 start_times(I32 start, int n) { return _mm512_slli_epi32(start, unsigned(n)); }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return dot_u8_i8(sum, codes, activations); }
-// The sum of 16 products (code - 8) * activation fits 16 bits; the scale is zero in the upper half.
-static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return dot_i16(acc, sum, scale); }
-constexpr int32_t NIBBLE = 0xf, NEGATIVE = 0xfff0;
+// Up to 5 bits, the sum of 16 products (code - offset) * activation fits 16; the scale is zero in the upper half then.
+template <bool WIDE>
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
+    return WIDE ? _mm512_add_epi32(acc, _mm512_mullo_epi32(sum, scale)) : dot_i16(acc, sum, scale);
+}
+template <bool WIDE>
+constexpr int32_t NEGATIVE = WIDE ? -16 : 0xfff0;
+constexpr int32_t NIBBLE = 0xf;
 
 // Weights are stored signed and multiplied unsigned: 128 more each.
 static inline int32_t exact_start(int32_t activations) { return -128 * activations; }
@@ -142,14 +157,20 @@ static inline I32 add_i16(I32 a, I32 b) {
     __asm__("vpaddw %1, %0, %0" : "+v"(a) : "v"(b));
     return a;
 }
-static inline int32_t group_start(int32_t value) { return value & 0xffff; }
+static inline int32_t group_start(int32_t first, int32_t second) {
+    return int32_t(uint32_t(first & 0xffff) | uint32_t(second) << 16);
+}
+static inline I32 start_times(I32 start, int n) { return _mm512_slli_epi16(start, unsigned(n)); }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
     return add_i16(sum, _mm512_maddubs_epi16(codes, activations));
 }
+template <bool>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     return _mm512_add_epi32(acc, _mm512_madd_epi16(sum, scale));
 }
-constexpr int32_t NIBBLE = 0xf000f, NEGATIVE = int32_t(0xfff0fff0);
+template <bool>
+constexpr int32_t NEGATIVE = int32_t(0xfff0fff0);
+constexpr int32_t NIBBLE = 0xf000f;
 
 static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
@@ -177,31 +198,70 @@ struct GroupScales {
         nibbles = _mm512_srli_epi16(nibbles, 4);
         return lowest;
     }
+    template <bool WIDE>
     I32 next(const uint16_t* signs, int) {
         const I32 nibble = next_nibbles();
-        return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE));
+        return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE<WIDE>));
     }
 };
 
 #ifdef __AVX512VNNI__
 
-// A group's scale, made for multiplying its codes: (code - 8) * scale + 128 as a byte. A negative scale turns the code
-// over, -(code - 8) = (15 - code) - 7, so that products are at most 15 * 15 and one 16-bit multiplication makes two.
+// A group's scale, made for multiplying its codes: (code - OFFSET) * scale + 128 as a byte, for codes of 0..LARGEST. A
+// negative scale turns the code over, -(code - OFFSET) = (LARGEST - code) - (LARGEST - OFFSET), so that products fit a
+// byte and one 16-bit multiplication makes two.
+template <int OFFSET, int LARGEST>
 struct ByteScale {
-    I32 flip, size, offset;
-    ByteScale(GroupScales& scales, const uint16_t* signs) {
-        const __mmask16 below_0 = *signs;
+    __mmask16 below_0;
+    I32 size, offset;
+    ByteScale(GroupScales& scales, const uint16_t* signs) : below_0(*signs) {
         const I32 nibbles = scales.next_nibbles();
         const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
-        const I32 offsets = _mm512_sub_epi32(set1_i(128), _mm512_slli_epi32(magnitude, 3));
         const I32 low_byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // of each lane, four times
-        flip = _mm512_maskz_mov_epi32(below_0, set1_i(-1));
         size = _mm512_or_si512(magnitude, _mm512_slli_epi32(magnitude, 16));
-        offset = _mm512_mask_add_epi32(offsets, below_0, offsets, magnitude);
+        const I32 each = _mm512_mask_mov_epi32(set1_i(OFFSET), below_0, set1_i(LARGEST - OFFSET));
+        offset = _mm512_sub_epi32(set1_i(128), _mm512_mullo_epi16(magnitude, each));
         offset = _mm512_shuffle_epi8(offset, low_byte);
     }
-    I32 turn(I32 packed) const { return _mm512_xor_si512(packed, flip); }
-    I32 times(I32 codes) const { return _mm512_add_epi8(_mm512_mullo_epi16(codes, size), offset); }
+    I32 times(I32 codes) const {
+        const I32 turned = _mm512_mask_sub_epi32(codes, below_0, set1_i(LARGEST * 0x01010101), codes);
+        return _mm512_add_epi8(_mm512_mullo_epi16(turned, size), offset);
+    }
+};
+
+#endif
+
+#ifdef __AVX512BF16__
+
+// Two bfloat16 a lane, for kernels_attention_blocks.h; `Single` there is the same interface with one float a lane.
+struct Pairs {
+    static constexpr int STEP = 2;
+    using Vector = I32;
+    static Vector load(const float* p) { return load_i(p); }
+    static Vector broadcast(const float* p) { return octuor::OCTUOR_ISA::broadcast(p); }
+    static void store(float* p, Vector x) { store_i(p, x); }
+    static Vector ones() { return set1_i(0x3f803f80); }
+    // Assembly for the same reason as dot_u8_i8.
+    static F32 fma(Vector a, Vector b, F32 sum) {
+        __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+        return sum;
+    }
+    // 32 numbers in a row.
+    static Vector along(F32 first, F32 second) { return reinterpret_cast<I32>(_mm512_cvtne2ps_pbh(second, first)); }
+    // The numbers of two rows side by side in each lane.
+    static Vector across(F32 even, F32 odd) {
+        const I32 mixed = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        return _mm512_permutexvar_epi16(mixed, along(even, odd));
+    }
+    // 2^x, 0 below -127 or so: off by 8e-5 at most, a fiftieth of what rounding to bfloat16 costs.
+    static F32 exp2(F32 x) {
+        const F32 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);  // x less the nearest whole
+        F32 p = octuor::OCTUOR_ISA::fma(r, set1(0.0551716685f), set1(0.2426111251f));
+        p = octuor::OCTUOR_ISA::fma(p, r, set1(0.6932609677f));
+        p = octuor::OCTUOR_ISA::fma(p, r, set1(0.9999280572f));
+        return _mm512_scalef_ps(p, sub(x, r));
+    }
 };
 
 #endif

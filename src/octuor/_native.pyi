@@ -49,6 +49,11 @@ class Context:
         """Returns -1, or the first row that holds a number that is not finite."""
 
     def read_bandwidth(self, n_bytes: int) -> float: ...
+    def peaks(self) -> list[tuple[str, str, float]]:
+        """Kind of number, instruction and 1e9 operations a second, of those that this machine has."""
+
+    @property
+    def kernel_seconds(self) -> float: ...
 
 def implementations() -> list[tuple[str, bool]]:
     """Names of the kernels, plainest first, and whether this machine can run them."""

@@ -32,10 +32,13 @@ from octuor.ops.native import (
     quantizer,
     read_bandwidth_gb_s,
 )
-from octuor.quant import BF16, F16, F32, FORMATS, Q4, Q8, Format
+from octuor.quant import BF16, F16, F32, FORMATS, Q4, Format
 from octuor.weights import Expert, Weight
 
 ALL = pytest.mark.parametrize("isa", implementations())
+TILED = [row for row in FORMATS.values() if row.is_tiled]
+EACH_TILED = pytest.mark.parametrize("row", TILED, ids=lambda row: row.name)
+FAR_SCALES = 1.002  # the definition tries every scale of a group, the kernels those near the ideal one
 EACH_FORMAT = pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
 
 
@@ -212,8 +215,8 @@ def test_storage_that_does_not_fit_its_format_is_refused() -> None:
         _native.Matrix(np.zeros((0, 3), np.float32), (0, 3), "f32")
     with pytest.raises(ShapeError, match=r"expected a matrix, found \[6\]"):
         _native.Matrix(random(6), (6,), "f32")
-    with pytest.raises(FormatError, match="found q5"):
-        _native.Matrix(random(2, 3), (2, 3), "q5")
+    with pytest.raises(FormatError, match="found q7"):
+        _native.Matrix(random(2, 3), (2, 3), "q7")
 
 
 # Arguments
@@ -365,17 +368,17 @@ def test_a_cache_of_another_shape_or_dtype_is_a_shape_error() -> None:
 
 
 @ALL
-@pytest.mark.parametrize("row", [Q8, Q4], ids=["q8", "q4"])
+@EACH_TILED
 @pytest.mark.parametrize("shape", [(1, 1), (64, 256), (65, 300), (130, 700)], ids=str)
 def test_quantize_is_at_least_as_near_as_the_definition(isa: str, row: Format, shape: tuple[int, int]) -> None:
     x = random(*shape)
     ops = NativeOps(isa, threads=2)
     errors = [np.square(row.dequantize(data, shape) - x).mean() for data in (ops.quantize(x, row), row.quantize(x))]
-    assert errors[0] <= errors[1] * 1.0001
+    assert errors[0] <= errors[1] * FAR_SCALES
 
 
 @ALL
-@pytest.mark.parametrize("row", [Q8, Q4], ids=["q8", "q4"])
+@EACH_TILED
 def test_every_implementation_quantizes_alike(isa: str, row: Format) -> None:
     x = random(70, 600)
     found, expected = (row.dequantize(NativeOps(name, 1).quantize(x, row), x.shape) for name in (isa, "scalar"))
@@ -383,11 +386,13 @@ def test_every_implementation_quantizes_alike(isa: str, row: Format) -> None:
     assert np.square(found - expected).mean() < 1e-4 * np.square(expected - x).mean()
 
 
-@pytest.mark.parametrize("row", [Q8, Q4], ids=["q8", "q4"])
+@EACH_TILED
 def test_quantize_edges(row: Format) -> None:
     ops = NativeOps(threads=2)
     assert not row.dequantize(ops.quantize(np.zeros((3, 300), np.float32), row), (3, 300)).any()
-    assert not row.dequantize(ops.quantize(random(3, 300), row), (64, 512))[3:].any()  # padding
+    padded = row.dequantize(ops.quantize(random(3, 272), row), (64, 512))
+    assert not padded[3:].any()
+    assert not padded[:, 272:].any()
     for scale in (np.float32(1e-15), np.float32(1e15)):
         x = random(64, 256) * scale
         error = row.dequantize(ops.quantize(x, row), x.shape).astype(np.float64) - x
@@ -395,7 +400,7 @@ def test_quantize_edges(row: Format) -> None:
     assert np.isfinite(row.dequantize(ops.quantize(np.full((2, 2), 1e-42, np.float32), row), (2, 2))).all()
 
 
-@pytest.mark.parametrize("row", [Q8, Q4], ids=["q8", "q4"])
+@EACH_TILED
 def test_quantize_takes_halves_as_they_are_stored(row: Format) -> None:
     quantize = quantizer(threads=1)
     for plain in (F16, BF16):
@@ -410,7 +415,7 @@ def test_quantize_to_a_plain_format() -> None:
 
 
 @ALL
-@pytest.mark.parametrize("row", [Q8, Q4], ids=["q8", "q4"])
+@EACH_TILED
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_quantize_refuses_numbers_that_are_not_finite(isa: str, row: Format, bad: float) -> None:
     x = random(200, 300)

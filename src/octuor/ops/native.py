@@ -171,6 +171,15 @@ class NativeOps:
         """GB/s (1e9 bytes) at which all threads together read memory from end to end."""
         return self._context.read_bandwidth(n_bytes)
 
+    def peaks(self) -> dict[str, tuple[str, float]]:
+        """ "int8", "f32", "bf16" -> the set's best instruction for it and the 1e9 operations a second it reaches."""
+        return {kind: (instruction, rate) for kind, instruction, rate in self._context.peaks()}
+
+    @property
+    def kernel_seconds(self) -> float:
+        """Seconds that all calls so far have spent in kernels: without Python, bindings and waiting for a turn."""
+        return self._context.kernel_seconds
+
 
 def quantizer(threads: int | None = None) -> Callable[[NDArray[np.float32], Format], NDArray[Any]]:
     """NativeOps.quantize on that many threads; None: as NativeOps chooses."""
