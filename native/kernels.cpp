@@ -15,10 +15,11 @@
 #endif
 
 #include "formats.h"
-// The order matters: attention uses linear's register blocks, and both it and moe use norm's e^x.
+// The order matters: each uses what those before it have.
 #include "kernels_linear.h"
 #include "kernels_norm.h"
 #include "kernels_attention_blocks.h"
+#include "kernels_attention_few.h"
 #include "kernels_attention.h"
 #include "kernels_moe.h"
 #include "kernels_quantize.h"
