@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from statistics import median
 from engines.base import Kind, Row
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:'\"`]+/)+")  # of absolute paths
 Key = tuple[Kind, int, int]
 
 
@@ -67,14 +69,14 @@ def spread(values: Iterable[float], *, digits: int = 1) -> str:
 
 
 def text(title: str, notes: Mapping[str, str], found: Found) -> str:
-    """The whole report."""
+    """The whole report; paths lose their folders, which say nothing about speed."""
     lines = [f"## {title}", "", *(f"- {name}: {note}" for name, note in notes.items()), "", *table(found), ""]
     for name, failure in found.failures.items():
         lines += [f"{name} gave no rows:", "", "```", failure, "```", ""]
     lines += ["```", f"{'round':>5} {'engine':16} {'kind':7} {'tokens':>6} {'batch':>5} {'tok/s':>10}"]
     for n, name, row in found.rows:
         lines.append(f"{n:5} {name:16} {row.kind:7} {row.tokens:6} {row.batch:5} {row.tokens_per_s:10.2f}")
-    return "\n".join([*lines, "```", ""])
+    return FOLDERS.sub("", "\n".join([*lines, "```", ""]))
 
 
 def machine() -> str:

@@ -17,15 +17,15 @@ import argparse
 import datetime
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import report
-from engines import PEERS
 from engines.base import Engine, EngineError, Request, Row, Subject
 from engines.llama_bench import LlamaBench, parse_program
 from engines.llama_cpp import gguf_file
 from engines.octuor import Octuor
+from engines.registry import PEERS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LARGER = 1.03  # a peer's file above so many of our bytes is not an equal
@@ -76,13 +76,13 @@ def make_peers(args: argparse.Namespace, subject: Subject) -> list[Engine]:
     return peers
 
 
-def ready(engine: Engine, subject: Subject, found: report.Found, notes: dict[str, str]) -> bool:
-    """Install and prepare an engine and note what it is; False, with the failure noted, if it cannot be had."""
+def ready(engine: Engine, subject: Subject, found: report.Found, notes: dict[str, str], sizes: dict[str, int]) -> bool:
+    """Install and prepare an engine, note what it is and its bytes; False, with the failure noted, if that fails."""
     try:
         say(f"{engine.name}: install, prepare")
         engine.install()
-        n_bytes = engine.prepare(subject)
-        notes[engine.name] = engine.describe() + (f", {n_bytes / 1e9:.2f} GB" if n_bytes else "")
+        sizes[engine.name] = engine.prepare(subject)
+        notes[engine.name] = engine.describe() + f", {sizes[engine.name] / 1e9:.2f} GB" * bool(sizes[engine.name])
     except EngineError as error:
         found.failures[engine.name] = str(error)
         say(str(error))
@@ -90,14 +90,15 @@ def ready(engine: Engine, subject: Subject, found: report.Found, notes: dict[str
     return True
 
 
-def run(
-    engines: Sequence[Engine],
-    request: Request,
-    rounds: int,
-    by_row: bool,
-    found: report.Found,
-    say: Callable[[str], None],
-) -> None:
+def note_sizes(ours: int, sizes: dict[str, int], notes: dict[str, str]) -> None:
+    """Say which peers' weights are larger than ours by more than they may be for an equal comparison."""
+    for name, n_bytes in sizes.items():
+        if n_bytes and ours:
+            ratio = n_bytes / ours
+            notes[name] += f", {ratio:.3f} of our bytes" + (" (too large to be an equal)" if ratio > LARGER else "")
+
+
+def run(engines: Sequence[Engine], request: Request, rounds: int, by_row: bool, found: report.Found) -> None:
     """Fill `found`; engines alternate within each request, and their order from round to round."""
     for n in range(rounds):
         for part in request.split() if by_row else (request,):
@@ -133,9 +134,11 @@ def main() -> None:
         peers = make_peers(args, subject)
     except EngineError as error:
         sys.exit(str(error))
-    engines = [engine for engine in [ours, *peers] if ready(engine, subject, found, notes)]
-    run(engines, Request(args.prompt, args.answer, args.batch), args.rounds, args.by_row, found, say)
+    sizes: dict[str, int] = {}
+    engines = [engine for engine in [ours, *peers] if ready(engine, subject, found, notes, sizes)]
+    run(engines, Request(args.prompt, args.answer, args.batch), args.rounds, args.by_row, found)
     notes[ours.name] = ours.describe()
+    note_sizes(ours.n_bytes, sizes, notes)
     title = f"{args.layers} layers of Mixtral 8x7B, {args.format}, {args.threads} threads, {args.rounds} rounds"
     text = report.text(title, notes, found)
     print("\n".join(report.table(found)))

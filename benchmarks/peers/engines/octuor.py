@@ -13,11 +13,16 @@ from engines.base import EngineError, Request, Row, Subject, run_child
 
 @dataclass
 class Octuor:
-    """command: what to run in place of `python -m octuor`; isa: forced instruction set."""
+    """command: what to run in place of `python -m octuor`; isa: forced instruction set.
+
+    n_bytes  of its weights, known after the first measurement
+    limits   what the machine reached, a value a measurement
+    """
 
     isa: str | None = None
     command: Sequence[str] = field(default_factory=lambda: (sys.executable, "-m", "octuor"))
     name: str = "octuor"
+    n_bytes: int = 0
     limits: dict[str, list[float]] = field(default_factory=dict)
     _subject: Subject | None = None
 
@@ -32,7 +37,9 @@ class Octuor:
     def describe(self) -> str:
         import octuor
 
-        parts = [f"octuor {octuor.__version__}", *([f"{self.isa} forced"] if self.isa else [])]
+        parts = [f"version {octuor.__version__}", *([f"{self.isa} forced"] if self.isa else [])]
+        if self.n_bytes:
+            parts.append(f"{self.n_bytes / 1e9:.2f} GB")
         for name, values in self.limits.items():
             parts.append(f"{name} {median(values):.0f}")
         return ", ".join(parts)
@@ -55,6 +62,7 @@ class Octuor:
         text = run_child([*self.command, "bench", *words, "--json"], env=env, name=self.name)
         try:
             report = json.loads(text)
+            self.n_bytes = report.get("model", {}).get("bytes", 0)
             rows = [Row(row["kind"], row["tokens"], row["batch"], row["tokens_per_s"]) for row in report["rows"]]
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(f"octuor bench: expected one JSON object with rows, found {text[:200]!r}") from error
