@@ -19,6 +19,9 @@ extern const Kernels kernels;
 namespace avx2 {
 extern const Kernels kernels;
 }
+namespace avxvnni {
+extern const Kernels kernels;
+}
 namespace avx512 {
 extern const Kernels kernels;
 }
@@ -86,6 +89,7 @@ const std::vector<Implementation>& implementations() {
     static const std::vector<Implementation> all = {
         {"scalar", [] { return has({"sse4.2"}); }, &scalar::kernels},
         {"avx2", [] { return has({"sse4.2", "avx2", "fma", "f16c"}); }, &avx2::kernels},
+        {"avxvnni", [] { return has({"sse4.2", "avx2", "fma", "f16c", "avxvnni"}); }, &avxvnni::kernels},
         {"avx512", [] { return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}); },
          &avx512::kernels},
         {"avx512vnni",
