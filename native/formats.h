@@ -5,7 +5,7 @@
 //   dot<N>(...)         N tokens times a tile as it is stored
 //   unpack<S>(tile, out)  the tile as int8 in q8's layout, made for exact_dot: [4 strips][64 quads][16 rows][4];
 //                       S is the instruction set's ByteScale
-//   open<P>(tile, out)  the tile as an OpenTile, where OPENS_TILES; P is the instruction set's Pairs
+//   open<P>(tile, out)  the tile as an OpenTile, where OPENS_TILES; P is the instruction set's GroupPairs
 // The layout of the tiles is described in src/octuor/quant/int8_exact.py.
 #pragma once
 
@@ -153,7 +153,7 @@ __attribute__((noinline)) static void open_tile_dot(const OpenTile& open, const 
 }
 
 struct ByteScale;  // defined where UNPACKS_TILES
-struct Pairs;      // defined where OPENS_TILES
+struct GroupPairs;      // defined where OPENS_TILES
 
 struct Q8 {
     static constexpr bool HAS_SCALES = false;
@@ -166,8 +166,12 @@ struct Q8 {
     }
 
     template <class>
-    static inline void unpack(const uint8_t* tile, uint8_t* out) {
-        for (int64_t i = 0; i < ROWS * INPUTS; i += 4 * W) store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
+    static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
+        for (int64_t step = 0; step < STEPS; step++) {
+            ahead.lines(lines_a_step);
+            for (int64_t i = step * ROWS * INPUTS / STEPS; i < (step + 1) * ROWS * INPUTS / STEPS; i += 4 * W)
+                store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
+        }
     }
 
     static inline float at(const uint8_t* tile, int64_t row, int64_t input) {
@@ -256,9 +260,10 @@ struct Q4 {
 
     // (code - 8) * scale of every weight, as exact_weights has it.
     template <class ByteScale>
-    static inline void unpack(const uint8_t* tile, uint8_t* out) {
+    static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
         for (int64_t strip = 0; strip < STRIPS; strip++)
-            for (int quarter = 0; quarter < 4; quarter++)
+            for (int quarter = 0; quarter < 4; quarter++) {
+                if (quarter % 2) ahead.lines(lines_a_step);
                 for (int first_row = 0; first_row < STRIP; first_row += W) {
                     GroupScales group_scales = scales(tile, strip, quarter, first_row);
 #pragma GCC unroll 4
@@ -274,9 +279,10 @@ struct Q4 {
                         }
                     }
                 }
+            }
     }
 
-    template <class Pairs>
+    template <class GroupPairs>
     static inline void open(const uint8_t* tile, OpenTile* out) {
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int first_row = 0; first_row < STRIP; first_row += W) {
@@ -285,11 +291,11 @@ struct Q4 {
                     if (pair % 2 == 0) group_scales = scales(tile, strip, pair / 2, first_row);
                     const uint16_t* sign = signs(tile, strip) + 2 * pair;
                     const I32 even = group_scales.next(sign, first_row), odd = group_scales.next(sign + 1, first_row);
-                    store_i(out->scales[strip][pair] + first_row, Pairs::low(even, odd));
+                    store_i(out->scales[strip][pair] + first_row, GroupPairs::low(even, odd));
                     const uint8_t* from = tile + CODES + (strip * QUADS / 2 + 4 * pair) * LINE + first_row * 4;
                     for (int i = 0; i < 2; i++) {
                         const I32 a = load_i(from + i * LINE), b = load_i(from + (i + 2) * LINE);
-                        const I32 low = Pairs::low(a, b), high = Pairs::high(a, b);
+                        const I32 low = GroupPairs::low(a, b), high = GroupPairs::high(a, b);
                         uint8_t* to = out->codes[strip][pair][4 * i] + first_row * 4;
                         store_i(to, low_nibbles(low));
                         store_i(to + LINE, low_nibbles(high));

@@ -6,7 +6,7 @@
 
 namespace octuor::OCTUOR_ISA {
 
-constexpr int64_t TOKEN_BLOCK = 128;     // tokens that share a pass over 64 rows: their int8 inputs stay in L2
+constexpr int64_t TOKEN_BLOCK = 256;     // tokens that share a pass over 64 rows: their int8 inputs stay in L2
 constexpr int64_t FEW_TOKENS = 4;        // up to here weights are read once, as stored; above, preparing them pays
 constexpr int64_t SMALL_WORK = 1 << 16;  // products; below this the threads' wake-up costs more than they save
 
@@ -230,9 +230,9 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
         const Activations inputs = x.tiled.at(b, tokens.first);
         if constexpr (UNPACKS_TILES) {
             if (tokens.n > FEW_TOKENS) {
-                Tile::template unpack<ByteScale>(tile, unpacked);
-                const int lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, TILE_TOKENS) * STEPS));
-                by_token_count<TILE_TOKENS>(tokens.n, [&]<int N>(int64_t t) {
+                // Unpacking takes about as long as a block of 4 tokens.
+                const int lines = int(ceil_div(Tile::BYTES / LINE, (ceil_div(tokens.n, TILE_TOKENS) + 1) * STEPS));
+                Tile::template unpack<ByteScale>(tile, unpacked, ahead.take(lines * int(STEPS)), lines);
                     const Ahead part = ahead.take(lines * int(STEPS));
                     exact_tile<N, false>(unpacked, tile, inputs.from(t), acc + t * ROWS, part, lines);
                 });
@@ -242,7 +242,7 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
         if constexpr (OPENS_TILES && Tile::HAS_SCALES) {
             if (tokens.n > FEW_TOKENS) {
                 OpenTile open;
-                Tile::template open<Pairs>(tile, &open);
+                Tile::template open<GroupPairs>(tile, &open);
                 const int lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, OPEN_TILE_TOKENS) * OPEN_STEPS));
                 by_token_count<OPEN_TILE_TOKENS>(tokens.n, [&]<int N>(int64_t t) {
                     const Ahead part = ahead.take(lines * OPEN_STEPS);

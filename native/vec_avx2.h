@@ -184,7 +184,7 @@ constexpr int32_t NIBBLE = 0xf000f, NEGATIVE = int32_t(0xfff0fff0);
 
 // The inputs 0 1, or 2 3, of two groups' quads in one lane. The sum of a group's 16 products (code - 8) * activation
 // fits 16 bits; what it passes on the way there may wrap.
-struct Pairs {
+struct GroupPairs {
     static I32 low(I32 a, I32 b) { return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa); }
     static I32 high(I32 a, I32 b) { return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa); }
 };

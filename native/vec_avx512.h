@@ -153,7 +153,7 @@ static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
 }
 constexpr int32_t NIBBLE = 0xf000f, NEGATIVE = int32_t(0xfff0fff0);
 
-struct Pairs {
+struct GroupPairs {
     static I32 low(I32 a, I32 b) { return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16)); }
     static I32 high(I32 a, I32 b) { return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(a, 16), b); }
 };
