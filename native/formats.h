@@ -6,7 +6,7 @@
 //   unpack<S>(tile, out)  the tile as int8 in q8's layout, made for exact_dot: [4 strips][64 quads][16 rows][4];
 //                       S is the instruction set's ByteScale
 //   open<P>(tile, out)  the tile as an OpenTile, where OPENS_TILES; P is the instruction set's GroupPairs
-// The layout of the tiles is described in src/octuor/quant/int8_exact.py.
+// The layout of the tiles is described in docs/formats.md.
 #pragma once
 
 namespace octuor::OCTUOR_ISA {
@@ -28,7 +28,7 @@ struct OpenInputs {
             for (int64_t odd = 0; odd < 2; odd++) {
                 const int64_t group = 2 * pair + odd;
                 for (int64_t i = 0; i < 8; i++) memcpy(&codes[pair][i][odd], plain + group * GROUP + 2 * i, 2);
-                starts[pair][odd] = int16_t(group_starts[group]);
+                starts[pair][odd] = int16_t(group_starts[group] + (group_starts[group] >> 16));
             }
     }
 };
@@ -36,7 +36,7 @@ struct OpenInputs {
 // 256 inputs of some tokens, rounded to int8. Codes lie by themselves, for they are what caches have to hold.
 struct Activations {
     int8_t* codes;          // [n, 256]
-    int32_t* group_starts;  // [n, 16]: -8 times the sum of each 16 codes, as group_dot wants it
+    int32_t* group_starts;  // [n, 16]: -8 times the sum of each 16 codes, as group_start makes it
     int32_t* exact_starts;  // [n]
     float* scales;          // [n]
     OpenInputs* open;       // [n]; made only where OPENS_TILES
@@ -109,9 +109,9 @@ struct OpenTile {
 
 // acc [N][64] += (the products of an open tile) . activations, times both scales. A function of its own, for with less
 // around it gcc 12 keeps the sums of a pair in registers.
-template <int N>
-__attribute__((noinline)) static void open_tile_dot(const OpenTile& open, const uint8_t* tile, Activations x, float* acc,
-                                                    Ahead ahead, int lines_a_step) {
+template <int N, int OFFSET_BITS>
+__attribute__((noinline)) static void open_tile_dot(const OpenTile& open, const uint8_t* tile,
+                                                    Activations x, float* acc, Ahead ahead, int lines_a_step) {
     constexpr int V = OPEN_TILE_VECTORS;
     for (int64_t v0 = 0; v0 < ROWS / W; v0 += V) {
         const uint8_t* codes[V];
@@ -127,7 +127,8 @@ __attribute__((noinline)) static void open_tile_dot(const OpenTile& open, const 
             ahead.lines(lines_a_step);
             I32 pair_sums[V][N];
             for (int t = 0; t < N; t++)
-                for (int v = 0; v < V; v++) pair_sums[v][t] = broadcast(x.open[t].starts[pair]);
+                for (int v = 0; v < V; v++)
+                    pair_sums[v][t] = start_times(broadcast(x.open[t].starts[pair]), OFFSET_BITS - 3);
 #pragma GCC unroll 8
             for (int i = 0; i < 8; i++) {
                 I32 weights[V];
@@ -139,7 +140,7 @@ __attribute__((noinline)) static void open_tile_dot(const OpenTile& open, const 
             }
             for (int v = 0; v < V; v++) {
                 const I32 scale = load_i(scales[v] + pair * STRIP);
-                for (int t = 0; t < N; t++) sums[v][t] = group_add(sums[v][t], pair_sums[v][t], scale);
+                for (int t = 0; t < N; t++) sums[v][t] = group_add<false>(sums[v][t], pair_sums[v][t], scale);
             }
         }
         for (int v = 0; v < V; v++) {
@@ -152,11 +153,12 @@ __attribute__((noinline)) static void open_tile_dot(const OpenTile& open, const 
     }
 }
 
+template <int OFFSET, int LARGEST>
 struct ByteScale;  // defined where UNPACKS_TILES
 struct GroupPairs;      // defined where OPENS_TILES
 
 struct Q8 {
-    static constexpr bool HAS_SCALES = false;
+    static constexpr bool HAS_SCALES = false, OPENS = false;
     static constexpr int64_t BYTES = 2 * ROWS + ROWS * INPUTS;
 
     template <int N>
@@ -165,7 +167,7 @@ struct Q8 {
         exact_tile<N, true>(tile + 2 * ROWS, tile, x, acc, ahead, lines);
     }
 
-    template <class>
+    template <template <int, int> class>
     static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
         for (int64_t step = 0; step < STEPS; step++) {
             ahead.lines(lines_a_step);
@@ -181,11 +183,30 @@ struct Q8 {
     }
 };
 
-struct Q4 {
-    static constexpr bool HAS_SCALES = true;
+// Codes in groups of 16 inputs, each group with a scale s of 5 bits. The bits of a code that MAIN and EXTRA have lie in
+// planes of their own: a line has 16 rows x 4 bytes, and with B bits of a code a byte of it has those of 8 / B quads.
+// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad. A code's q is its place's among the Qs, which
+// rise; without them it is code - OFFSET.
+template <int MAIN, int EXTRA, int S_MAX_, int... Q>
+struct Grouped {
+    static constexpr bool HAS_SCALES = true, LOOKS_UP = sizeof...(Q) > 0;
+    static constexpr int CODE = MAIN | EXTRA, N_CODES = CODE + 1, S_MAX = S_MAX_;
+    static constexpr int QS[] = {Q..., 0};  // the last is none
+    static constexpr int LOWEST = LOOKS_UP ? QS[0] : -(N_CODES / 2), HIGHEST = LOOKS_UP ? QS[CODE] : N_CODES / 2 - 1;
+    // Products take q + OFFSET, 8 or a power of 2 above it.
+    static constexpr int OFFSET_BITS = LOWEST < -16 ? 5 : LOWEST < -8 ? 4 : 3, OFFSET = 1 << OFFSET_BITS;
+    alignas(16) static constexpr uint8_t FOR_PRODUCTS[16] = {uint8_t(Q + OFFSET)...};
+    alignas(16) static constexpr uint8_t FOR_SCALING[16] = {uint8_t(Q - LOWEST)...};
+    static constexpr int MAIN_BITS = __builtin_popcount(MAIN), EXTRA_BITS = __builtin_popcount(EXTRA);
+    static constexpr bool WIDE = OFFSET > 16;  // sums of a group of products take 17 bits
+    static constexpr bool OPENS = OPENS_TILES && !WIDE;
+    static constexpr int EXTRA_GROUPS = EXTRA_BITS == 1 ? 2 : 1;  // that share a line of the extra plane
     static constexpr int64_t SIGNS = 2 * ROWS, SCALES = SIGNS + 2 * STRIPS * GROUPS;
-    static constexpr int64_t CODES = SCALES + ROWS * GROUPS / 2, BYTES = CODES + ROWS * INPUTS / 2;
-    static constexpr int64_t STRIP_CODES = STRIP * INPUTS / 2;
+    static constexpr int64_t CODES = SCALES + ROWS * GROUPS / 2;
+    static constexpr int64_t STRIP_MAIN = STRIP * INPUTS * MAIN_BITS / 8;
+    static constexpr int64_t STRIP_CODES = STRIP_MAIN + STRIP * INPUTS * EXTRA_BITS / 8;
+    static constexpr int64_t BYTES = CODES + STRIPS * STRIP_CODES;
+    static constexpr int STRIP_LINES = int(BYTES / LINE / STRIPS), QUARTER_LINES = (STRIP_LINES + 1) / 4;
 
     static inline const uint16_t* signs(const uint8_t* tile, int64_t strip) {
         return reinterpret_cast<const uint16_t*>(tile + SIGNS) + strip * GROUPS;
@@ -195,13 +216,33 @@ struct Q4 {
         return GroupScales(tile + SCALES + ((strip * 2 + quarter / 2) * STRIP + first_row) * 4, quarter % 2);
     }
 
+    struct Pair {
+        I32 even, odd;
+    };
+    // The bytes, codes or the table's, of pair p (0 or 1) of a group's quads, from their lines of the planes.
+    static inline Pair pair(I32 main, I32 extra, I32 table, int group, int p) {
+        const int main_at = MAIN_BITS == 2 ? 2 * p : 0;
+        const int extra_at = EXTRA_BITS == 1 ? group % 2 * 2 + p : 2 * p;
+        const int to = EXTRA ? __builtin_ctz(EXTRA) - extra_at : 0;
+        if (CODE > 15) {
+            const I32 even = choose_bits(main, shift(extra, to), MAIN);
+            const I32 odd = choose_bits(shift(main, -4), shift(extra, to - 4), MAIN);
+            return {bits(even, CODE), bits(odd, CODE)};
+        }
+        I32 both = shift(main, -main_at);
+        if (EXTRA) both = choose_bits(both, shift(extra, to), MAIN * 0x11);
+        const I32 even = bits(both, CODE), odd = bits(shift(both, -4), CODE);
+        if (LOOKS_UP) return {lookup(table, even), lookup(table, odd)};
+        return {even, odd};
+    }
+
     template <int N>
     static inline void dot(const uint8_t* tile, Activations x, float* acc, Ahead ahead) {
         // With one token two vectors of rows share its broadcasts and hide the latency of the sums.
         constexpr int V = N == 1 && STRIP_VECTORS > 1 ? 2 : 1;
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int first_row = 0; first_row < STRIP; first_row += V * W) {
-                const Ahead part = first_row ? Ahead() : ahead.take(int(BYTES / LINE / STRIPS));
+                const Ahead part = first_row ? Ahead() : ahead.take(STRIP_LINES);
                 rows_dot<N, V>(tile, strip, first_row, x, acc + strip * STRIP + first_row, part);
             }
     }
@@ -212,41 +253,49 @@ struct Q4 {
     __attribute__((noinline)) static void rows_dot(const uint8_t* tile, int64_t strip, int first_row, Activations x,
                                                    float* acc, Ahead ahead) {
         const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
+        const uint8_t* extras = codes + STRIP_MAIN;
         const uint16_t* group_signs = signs(tile, strip);
         const int8_t* inputs = x.codes;
         const int32_t* starts = x.group_starts;
+        const I32 table = load_table(FOR_PRODUCTS);
         I32 sums[V][N];
         for (int v = 0; v < V; v++)
             for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
         for (int quarter = 0; quarter < 4; quarter++) {
             GroupScales group_scales[V];
             for (int v = 0; v < V; v++) group_scales[v] = scales(tile, strip, quarter, first_row + v * W);
-            ahead.lines(quarter < 3 ? 9 : 8);  // 35 a strip
+            ahead.lines(quarter < 3 ? QUARTER_LINES : STRIP_LINES - 3 * QUARTER_LINES);
 #pragma GCC unroll GROUPS_UNROLLED
-            for (int g = 0; g < 4; g++) {
-                I32 group_sums[V][N];
-                for (int t = 0; t < N; t++)
-                    for (int v = 0; v < V; v++) group_sums[v][t] = set1_i(starts[t * GROUPS]);
-                for (int pair = 0; pair < 2; pair++) {
-                    I32 even[V], odd[V];
-                    for (int v = 0; v < V; v++) {
-                        const I32 packed = load_i(codes + pair * LINE + v * W * 4);
-                        even[v] = low_nibbles(packed), odd[v] = high_nibbles(packed);
-                    }
-                    for (int t = 0; t < N; t++) {
-                        const int8_t* at = inputs + t * INPUTS + pair * 8;
-                        const I32 first = broadcast(at), second = broadcast(at + 4);
+            for (int some = 0; some < 4; some += EXTRA_GROUPS) {
+#pragma GCC unroll 2
+                for (int g = 0; g < EXTRA_GROUPS; g++) {
+                    I32 group_sums[V][N];
+                    for (int t = 0; t < N; t++)
+                        for (int v = 0; v < V; v++)
+                            group_sums[v][t] = start_times(set1_i(starts[t * GROUPS]), OFFSET_BITS - 3);
+                    for (int p = 0; p < 2; p++) {
+                        Pair pairs[V];
                         for (int v = 0; v < V; v++) {
-                            group_sums[v][t] = group_dot(group_sums[v][t], even[v], first);
-                            group_sums[v][t] = group_dot(group_sums[v][t], odd[v], second);
+                            const I32 main = load_i(codes + (MAIN_BITS == 4 ? p * LINE : 0) + v * W * 4);
+                            pairs[v] = pair(main, EXTRA ? load_i(extras + v * W * 4) : main, table, g, p);
+                        }
+                        for (int t = 0; t < N; t++) {
+                            const int8_t* at = inputs + t * INPUTS + p * 8;
+                            const I32 first = broadcast(at), second = broadcast(at + 4);
+                            for (int v = 0; v < V; v++) {
+                                group_sums[v][t] = group_dot(group_sums[v][t], pairs[v].even, first);
+                                group_sums[v][t] = group_dot(group_sums[v][t], pairs[v].odd, second);
+                            }
                         }
                     }
+                    for (int v = 0; v < V; v++) {
+                        const I32 scale = group_scales[v].template next<WIDE>(group_signs, first_row + v * W);
+                        for (int t = 0; t < N; t++)
+                            sums[v][t] = group_add<WIDE>(sums[v][t], group_sums[v][t], scale);
+                    }
+                    codes += MAIN_BITS / 2 * LINE, inputs += GROUP, starts++, group_signs++;
                 }
-                for (int v = 0; v < V; v++) {
-                    const I32 scale = group_scales[v].next(group_signs, first_row + v * W);
-                    for (int t = 0; t < N; t++) sums[v][t] = group_add(sums[v][t], group_sums[v][t], scale);
-                }
-                codes += 2 * LINE, inputs += GROUP, starts++, group_signs++;
+                extras += LINE;
             }
         }
         for (int v = 0; v < V; v++) {
@@ -258,24 +307,29 @@ struct Q4 {
         }
     }
 
-    // (code - 8) * scale of every weight, as exact_weights has it.
-    template <class ByteScale>
+    // q * s of every weight, as exact_weights has it.
+    template <template <int, int> class ByteScale>
     static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
+        const I32 table = load_table(FOR_SCALING);
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int quarter = 0; quarter < 4; quarter++) {
                 if (quarter % 2) ahead.lines(lines_a_step);
                 for (int first_row = 0; first_row < STRIP; first_row += W) {
+                    const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
                     GroupScales group_scales = scales(tile, strip, quarter, first_row);
 #pragma GCC unroll 4
                     for (int g = 0; g < 4; g++) {
                         const int group = quarter * 4 + g;
-                        const ByteScale scale(group_scales, signs(tile, strip) + group, first_row);
-                        for (int pair = 0; pair < 2; pair++) {
-                            const int64_t line = (strip * GROUPS + group) * 2 + pair;
-                            const I32 packed = scale.turn(load_i(tile + CODES + line * LINE + first_row * 4));
-                            uint8_t* to = out + line * 2 * LINE + first_row * 4;
-                            store_i(to, scale.times(low_nibbles(packed)));
-                            store_i(to + LINE, scale.times(high_nibbles(packed)));
+                        const ByteScale<-LOWEST, HIGHEST - LOWEST> scale(group_scales, signs(tile, strip) + group,
+                                                                           first_row);
+                        const uint8_t* extras = codes + STRIP_MAIN + group / EXTRA_GROUPS * LINE;
+                        for (int p = 0; p < 2; p++) {
+                            const int line = MAIN_BITS == 4 ? group * 2 + p : group;
+                            const I32 main = load_i(codes + line * LINE);
+                            const Pair both = pair(main, EXTRA ? load_i(extras) : main, table, g, p);
+                            uint8_t* to = out + ((strip * GROUPS + group) * 4 + p * 2) * LINE + first_row * 4;
+                            store_i(to, scale.times(both.even));
+                            store_i(to + LINE, scale.times(both.odd));
                         }
                     }
                 }
@@ -284,37 +338,84 @@ struct Q4 {
 
     template <class GroupPairs>
     static inline void open(const uint8_t* tile, OpenTile* out) {
+        const I32 table = load_table(FOR_PRODUCTS);
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int first_row = 0; first_row < STRIP; first_row += W) {
+                const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
                 GroupScales group_scales;
-                for (int pair = 0; pair < GROUPS / 2; pair++) {
-                    if (pair % 2 == 0) group_scales = scales(tile, strip, pair / 2, first_row);
-                    const uint16_t* sign = signs(tile, strip) + 2 * pair;
-                    const I32 even = group_scales.next(sign, first_row), odd = group_scales.next(sign + 1, first_row);
-                    store_i(out->scales[strip][pair] + first_row, GroupPairs::low(even, odd));
-                    const uint8_t* from = tile + CODES + (strip * QUADS / 2 + 4 * pair) * LINE + first_row * 4;
-                    for (int i = 0; i < 2; i++) {
-                        const I32 a = load_i(from + i * LINE), b = load_i(from + (i + 2) * LINE);
-                        const I32 low = GroupPairs::low(a, b), high = GroupPairs::high(a, b);
-                        uint8_t* to = out->codes[strip][pair][4 * i] + first_row * 4;
-                        store_i(to, low_nibbles(low));
-                        store_i(to + LINE, low_nibbles(high));
-                        store_i(to + 2 * LINE, high_nibbles(low));
-                        store_i(to + 3 * LINE, high_nibbles(high));
+                for (int pair_at = 0; pair_at < GROUPS / 2; pair_at++) {
+                    if (pair_at % 2 == 0) group_scales = scales(tile, strip, pair_at / 2, first_row);
+                    I32 scale[2];
+                    Pair pairs[2][2];
+#pragma GCC unroll 2
+                    for (int odd = 0; odd < 2; odd++) {
+                        const int group = 2 * pair_at + odd;
+                        scale[odd] = group_scales.template next<false>(signs(tile, strip) + group, first_row);
+                        const uint8_t* extras = codes + STRIP_MAIN + group / EXTRA_GROUPS * LINE;
+#pragma GCC unroll 2
+                        for (int p = 0; p < 2; p++) {
+                            const I32 main = load_i(codes + (MAIN_BITS == 4 ? group * 2 + p : group) * LINE);
+                            pairs[odd][p] = pair(main, EXTRA ? load_i(extras) : main, table, odd, p);
+                        }
+                    }
+                    store_i(out->scales[strip][pair_at] + first_row, GroupPairs::low(scale[0], scale[1]));
+                    uint8_t* to = out->codes[strip][pair_at][0] + first_row * 4;
+                    for (int p = 0; p < 2; p++, to += 4 * LINE) {
+                        const Pair a = pairs[0][p], b = pairs[1][p];
+                        store_i(to, GroupPairs::low(a.even, b.even));
+                        store_i(to + LINE, GroupPairs::high(a.even, b.even));
+                        store_i(to + 2 * LINE, GroupPairs::low(a.odd, b.odd));
+                        store_i(to + 3 * LINE, GroupPairs::high(a.odd, b.odd));
                     }
                 }
             }
     }
 
     static inline float at(const uint8_t* tile, int64_t row, int64_t input) {
-        const int64_t strip = row / STRIP, group = input / GROUP, quad = input / 4;
+        const int64_t strip = row / STRIP, group = input / GROUP;
         uint32_t word;
         memcpy(&word, tile + SCALES + ((strip * 2 + group / 8) * STRIP + row % STRIP) * 4, 4);
-        int scale = int(word >> (4 * (group % 8)) & 15) - 16 * (signs(tile, strip)[group] >> (row % STRIP) & 1);
-        uint8_t packed = tile[CODES + strip * STRIP_CODES + quad / 2 * LINE + row % STRIP * 4 + input % 4];
-        int code = (quad % 2 ? packed >> 4 : packed & 15) - 8;
-        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * code);
+        const int scale = int(word >> (4 * (group % 8)) & 15) - 16 * (signs(tile, strip)[group] >> (row % STRIP) & 1);
+        const uint8_t* codes = tile + CODES + strip * STRIP_CODES + row % STRIP * 4 + input % 4;
+        int code = stored_bits<MAIN>(codes, input / 4);
+        if constexpr (EXTRA != 0) code |= stored_bits<EXTRA>(codes + STRIP_MAIN, input / 4);
+        const int q = LOOKS_UP ? QS[code] : code + LOWEST;
+        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * q);
+    }
+
+    // Where the bits of a quad's code lie in a plane with B bits of each.
+    struct Place {
+        int64_t line;
+        int bit;
+    };
+    template <int B>
+    static inline Place place(int64_t quad) {
+        return {quad / (8 / B), int(quad % (8 / B) / 2 * B + quad % 2 * 4)};
+    }
+    template <int MASK>
+    static inline int stored_bits(const uint8_t* plane, int64_t quad) {
+        const Place at = place<__builtin_popcount(MASK)>(quad);
+        return (plane[at.line * LINE] >> at.bit << __builtin_ctz(MASK)) & MASK;
     }
 };
+
+using Q6 = Grouped<0x0f, 0x30, 4>;
+using Q5 = Grouped<0x0f, 0x10, 8>;
+using Q4 = Grouped<0x0f, 0, 15>;
+using Q3 = Grouped<0x03, 0x04, 11, -11, -7, -4, -2, 0, 2, 5, 8>;
+using Q2 = Grouped<0x03, 0, 15, -8, -3, 1, 5>;
+
+// Calls f.operator()<Tile>() for a tiled format.
+template <class F>
+static inline auto by_tile(Format format, F f) {
+    switch (format) {
+        case Format::q6: return f.template operator()<Q6>();
+        case Format::q5: return f.template operator()<Q5>();
+        case Format::q4: return f.template operator()<Q4>();
+        case Format::q3: return f.template operator()<Q3>();
+        case Format::q2: return f.template operator()<Q2>();
+        default: return f.template operator()<Q8>();
+    }
+}
 
 }  // namespace octuor::OCTUOR_ISA

@@ -132,8 +132,16 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
-static inline I32 low_nibbles(I32 x) { return _mm256_and_si256(x, set1_i(0x0f0f0f0f)); }
-static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
+static inline I32 shift(I32 x, int n) { return n < 0 ? _mm256_srli_epi16(x, -n) : _mm256_slli_epi16(x, n); }
+static inline I32 bits(I32 x, int mask) { return _mm256_and_si256(x, set1_i(mask * 0x01010101)); }
+static inline I32 choose_bits(I32 a, I32 b, int mask) {
+    const I32 masks = set1_i(mask * 0x01010101);
+    return _mm256_or_si256(_mm256_and_si256(masks, a), _mm256_andnot_si256(masks, b));
+}
+static inline I32 load_table(const void* p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+static inline I32 lookup(I32 table, I32 places) { return _mm256_shuffle_epi8(table, places); }
 
 // Which of W rows from first_row on have their bit set, of one bit for each of 16 rows.
 static inline I32 rows_set(const uint16_t* bits, int first_row) {
@@ -155,10 +163,16 @@ static inline I32 dot_i16(I32 acc, I32 a, I32 b) {
 }
 
 // As in vec_avx512.h with VNNI.
-static inline int32_t group_start(int32_t value) { return value; }
+static inline int32_t group_start(int32_t first, int32_t second) { return first + second; }
+static inline I32 start_times(I32 start, int n) { return _mm256_slli_epi32(start, n); }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return dot_u8_i8(sum, codes, activations); }
-static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return dot_i16(acc, sum, scale); }
-constexpr int32_t NIBBLE = 0xf, NEGATIVE = 0xfff0;
+template <bool WIDE>
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
+    return WIDE ? _mm256_add_epi32(acc, _mm256_mullo_epi32(sum, scale)) : dot_i16(acc, sum, scale);
+}
+template <bool WIDE>
+constexpr int32_t NEGATIVE = WIDE ? -16 : 0xfff0;
+constexpr int32_t NIBBLE = 0xf;
 
 static inline int32_t exact_start(int32_t activations) { return -128 * activations; }
 static inline I32 exact_weights(I32 stored) { return _mm256_xor_si256(stored, set1_i(int32_t(0x80808080))); }
@@ -166,23 +180,29 @@ static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) { return dot_
 
 #else
 
-// A group's sum is kept as two int16 a lane, of inputs 0 1 and 2 3 of each quad. With codes of at most 15 and
-// the start in the first, they stay within 4 * 2 * 15 * 127 + 8 * 16 * 127 = 31496.
+// A group's sum is kept as two int16 a lane, of inputs 0 1 and 2 3 of each quad. Each has its own part of the start, so
+// it ends as a sum of 8 products (code - offset) * activation, within 8 * 32 * 127 = 32512; on the way it may wrap.
 // Assembly, because gcc 12 puts off a chain of additions and spills all that is to be added.
 static inline I32 add_i16(I32 a, I32 b) {
     __asm__("vpaddw %1, %0, %0" : "+x"(a) : "x"(b));
     return a;
 }
-static inline int32_t group_start(int32_t value) { return value & 0xffff; }
+static inline int32_t group_start(int32_t first, int32_t second) {
+    return int32_t(uint32_t(first & 0xffff) | uint32_t(second) << 16);
+}
+static inline I32 start_times(I32 start, int n) { return _mm256_slli_epi16(start, n); }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
     return add_i16(sum, _mm256_maddubs_epi16(codes, activations));
 }
+template <bool>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(sum, scale));
 }
-constexpr int32_t NIBBLE = 0xf000f, NEGATIVE = int32_t(0xfff0fff0);
+template <bool>
+constexpr int32_t NEGATIVE = int32_t(0xfff0fff0);
+constexpr int32_t NIBBLE = 0xf000f;
 
-// The inputs 0 1, or 2 3, of two groups' quads in one lane. The sum of a group's 16 products (code - 8) * activation
+// The inputs 0 1, or 2 3, of two groups' quads in one lane. The sum of a group's 16 products (code - offset) * activation
 // fits 16 bits; what it passes on the way there may wrap.
 struct GroupPairs {
     static I32 low(I32 a, I32 b) { return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa); }
@@ -215,8 +235,9 @@ struct GroupScales {
         nibbles = _mm256_srli_epi16(nibbles, 4);
         return lowest;
     }
+    template <bool WIDE>
     I32 next(const uint16_t* signs, int first_row) {
-        const I32 negative = _mm256_and_si256(rows_set(signs, first_row), set1_i(NEGATIVE));
+        const I32 negative = _mm256_and_si256(rows_set(signs, first_row), set1_i(NEGATIVE<WIDE>));
         return _mm256_or_si256(next_nibbles(), negative);
     }
 };
@@ -224,19 +245,21 @@ struct GroupScales {
 #ifdef __AVXVNNI__
 
 // As in vec_avx512.h.
+template <int OFFSET, int LARGEST>
 struct ByteScale {
-    I32 flip, size, offset;
-    ByteScale(GroupScales& scales, const uint16_t* signs, int first_row) {
-        flip = rows_set(signs, first_row);
-        const I32 magnitude = _mm256_abs_epi32(_mm256_or_si256(scales.next_nibbles(), _mm256_slli_epi32(flip, 4)));
-        const I32 offsets = _mm256_sub_epi32(set1_i(128), _mm256_slli_epi32(magnitude, 3));
+    I32 below_0, size, offset;
+    ByteScale(GroupScales& scales, const uint16_t* signs, int first_row) : below_0(rows_set(signs, first_row)) {
+        const I32 magnitude = _mm256_abs_epi32(_mm256_or_si256(scales.next_nibbles(), _mm256_slli_epi32(below_0, 4)));
+        const I32 each = _mm256_blendv_epi8(set1_i(OFFSET), set1_i(LARGEST - OFFSET), below_0);
+        const I32 low_byte = _mm256_broadcastsi128_si256(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
         size = _mm256_or_si256(magnitude, _mm256_slli_epi32(magnitude, 16));
-        offset = _mm256_add_epi32(offsets, _mm256_and_si256(flip, magnitude));
-        offset = _mm256_or_si256(offset, _mm256_slli_epi32(offset, 8));
-        offset = _mm256_or_si256(offset, _mm256_slli_epi32(offset, 16));
+        offset = _mm256_sub_epi32(set1_i(128), _mm256_mullo_epi16(magnitude, each));
+        offset = _mm256_shuffle_epi8(offset, low_byte);
     }
-    I32 turn(I32 packed) const { return _mm256_xor_si256(packed, flip); }
-    I32 times(I32 codes) const { return _mm256_add_epi8(_mm256_mullo_epi16(codes, size), offset); }
+    I32 times(I32 codes) const {
+        const I32 turned = _mm256_blendv_epi8(codes, _mm256_sub_epi8(set1_i(LARGEST * 0x01010101), codes), below_0);
+        return _mm256_add_epi8(_mm256_mullo_epi16(turned, size), offset);
+    }
 };
 
 #endif
