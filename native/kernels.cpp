@@ -16,6 +16,7 @@
 
 #include "formats.h"
 // The order matters: each uses what those before it have.
+#include "kernels_amx.h"
 #include "kernels_linear.h"
 #include "kernels_norm.h"
 #include "kernels_attention_blocks.h"

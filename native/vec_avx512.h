@@ -22,9 +22,11 @@ constexpr bool UNPACKS_TILES = true;
 #else
 constexpr bool UNPACKS_TILES = false;
 #endif
+constexpr bool OPENS_TILES = !UNPACKS_TILES;
+constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 2;
 constexpr int GROUPS_UNROLLED = 4;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
-constexpr int TILE_VECTORS = 4;
+constexpr int TILE_VECTORS = 4, TILE_TOKENS = 4;
 
 using F32 = __m512;
 using I32 = __m512i;
@@ -172,6 +174,11 @@ template <bool>
 constexpr int32_t NEGATIVE = int32_t(0xfff0fff0);
 constexpr int32_t NIBBLE = 0xf000f;
 
+struct GroupPairs {
+    static I32 low(I32 a, I32 b) { return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16)); }
+    static I32 high(I32 a, I32 b) { return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(a, 16), b); }
+};
+
 static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
 static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
@@ -214,7 +221,7 @@ template <int OFFSET, int LARGEST>
 struct ByteScale {
     __mmask16 below_0;
     I32 size, offset;
-    ByteScale(GroupScales& scales, const uint16_t* signs) : below_0(*signs) {
+    ByteScale(GroupScales& scales, const uint16_t* signs, int) : below_0(*signs) {
         const I32 nibbles = scales.next_nibbles();
         const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
         const I32 low_byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // of each lane, four times
