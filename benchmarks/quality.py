@@ -55,14 +55,20 @@ def main() -> None:
         windows = list(read_windows(exact, options.text, options.tokens))
         reference = run(exact, windows, isas[-1], options.threads)
         head = "".join(f"{isa:>11}" for isa in isas)
-        print(f"{'format':7} {'bits':>6} {'error':>7} {'embed':>7} {'lm_head':>7} {'KL':>9} {'weights':>9}{head} {'loss':>7}")
-        print(f"{'f32':7} {32:6.3f} {0:7.4f} {0:7.4f} {0:7.4f} {0:9.5f} {0:9.5f}{' ' * len(head)} {loss(reference, windows):7.4f}")
+        print(
+            f"{'format':7} {'bits':>6} {'error':>7} {'embed':>7} {'lm_head':>7} {'KL':>9} {'weights':>9}{head} {'loss':>7}"
+        )
+        print(
+            f"{'f32':7} {32:6.3f} {0:7.4f} {0:7.4f} {0:7.4f} {0:9.5f} {0:9.5f}{' ' * len(head)} {loss(reference, windows):7.4f}"
+        )
         for row in options.formats.split(","):
             packed = convert(exact, folder / "row.octuor", row, overrides=overrides, overwrite=True).path
             widened = convert(packed, folder / "wide.octuor", "f32", overwrite=True).path
             rounded = run(widened, windows, isas[-1], options.threads)
             found = [run(packed, windows, isa, options.threads) for isa in isas]
-            errors = " ".join(f"{error:7.4f}" for error in weight_errors(open_checkpoint(exact), open_checkpoint(packed)))
+            errors = " ".join(
+                f"{error:7.4f}" for error in weight_errors(open_checkpoint(exact), open_checkpoint(packed))
+            )
             paths = "".join(f"{divergence(rounded, each):11.6f}" for each in found)
             print(
                 f"{row:7} {mean_bits(open_checkpoint(packed)):6.3f} {errors} {divergence(reference, found[-1]):9.5f} "
