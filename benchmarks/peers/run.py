@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--peer", action="append", default=[], choices=sorted(PEERS), help="repeatable")
     add("--layers", type=int, default=8, help="of Mixtral 8x7B's 32; default %(default)s")
     add("--format", default="q4", help="Octuor's number format; peers take what is nearest; default %(default)s")
-    add("--gguf-type", help="ggml's format in place of the nearest, such as Q4_0 or IQ4_XS")
+    add("--gguf-type", metavar="TYPE[+HEAD]", help="ggml's format in place of the nearest: IQ4_XS; Q4_K+Q4_K")
     add("--gguf", type=Path, help="a GGUF of the same geometry to use instead of writing one")
     add("--prompt", type=numbers, default=(16, 128, 512), help="lengths; default 16,128,512")
     add("--answer", type=int, default=64, help="tokens of each answer; default %(default)s")

@@ -151,6 +151,7 @@ def test_every_octuor_format_below_16_bits_has_a_peer() -> None:
 def test_gguf_names_say_what_they_hold(subject: Subject) -> None:
     assert gguf_file(subject, None).name == "8x7b-1l-Q4_K.gguf"
     assert gguf_file(subject, "IQ4_XS").name == "8x7b-1l-IQ4_XS.gguf"
+    assert gguf_file(subject, "Q4_K+Q8_0").name == "8x7b-1l-Q4_K+Q8_0.gguf"
     with pytest.raises(EngineError, match="--gguf-type"):
         gguf_file(Subject(1, "bf16", 2, subject.work), None)
 
