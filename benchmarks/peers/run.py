@@ -8,6 +8,8 @@ that exist only as source join the same run by hand: --llama-bench and --llama-b
 
     --llama-bench 'other=/path/llama-bench -mmp 0' --llama-batched-bench 'other=/path/llama-batched-bench --no-mmap'
 
+They share the GGUF of llama_cpp, or have their own after -m.
+
 The table goes to stdout and, with the raw rows, to the end of a dated file in benchmarks/results.
 """
 
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import report
 from engines.base import Engine, EngineError, Request, Row, Subject
-from engines.llama_bench import LlamaBench, parse_program
+from engines.llama_bench import LlamaBench, parse_program, take_model
 from engines.llama_cpp import gguf_file
 from engines.octuor import Octuor
 from engines.registry import PEERS
@@ -72,7 +74,9 @@ def make_peers(args: argparse.Namespace, subject: Subject) -> list[Engine]:
     batched = dict(parse_program(text) for text in args.llama_batched_bench)
     for text in args.llama_bench:
         name, words = parse_program(text)
-        peers.append(LlamaBench(name, words, batched.get(name), args.gguf or gguf_file(subject, args.gguf_type)))
+        named, words = take_model(words)
+        gguf = named or args.gguf or gguf_file(subject, args.gguf_type)
+        peers.append(LlamaBench(name, words, batched.get(name), gguf))
     return peers
 
 

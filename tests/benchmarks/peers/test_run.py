@@ -9,7 +9,7 @@ import pytest
 import report
 import run
 from engines.base import Engine, EngineError, Environment, Request, Row, Subject, parse_rows, run_inside
-from engines.llama_bench import LlamaBench, parse_batched, parse_bench, parse_program
+from engines.llama_bench import LlamaBench, parse_batched, parse_bench, parse_program, take_model
 from engines.llama_cpp import TYPES, gguf_file
 from engines.octuor import Octuor
 
@@ -130,6 +130,11 @@ def test_programs_have_a_name_and_words() -> None:
     for wrong in ("/a/llama-bench", "=x", "a b=x", "other="):
         with pytest.raises(EngineError, match="NAME=PATH"):
             parse_program(wrong)
+
+
+def test_a_program_may_bring_its_model() -> None:
+    assert take_model(["bench", "-t", "2"]) == (None, ["bench", "-t", "2"])
+    assert take_model(["bench", "-m", "a.gguf", "-t", "2"]) == (Path("a.gguf"), ["bench", "-t", "2"])
 
 
 def test_tables_of_the_programs_are_read() -> None:
