@@ -55,6 +55,11 @@ struct Gathered {
     const T* keys[BLOCK_KEYS];
     const T* values[BLOCK_KEYS];
     int64_t n;
+    // Brings rows from..to of either nearer.
+    static void fetch(const T* const* rows, int64_t from, int64_t to, int64_t c) {
+        for (int64_t i = from; i < to; i++)
+            for (int64_t at = 0; at < c; at += LINE / int64_t(sizeof(T))) prefetch(rows[i] + at);
+    }
 };
 
 // f<V>(i) for vectors i to i + V of n, then for fewer at once.
@@ -129,17 +134,14 @@ struct BlockScratch {
     }
 };
 
-// scores [n][PANEL] of one panel. Meanwhile fetches the next block.
+// scores [n][PANEL] of one panel. Meanwhile fetches the next block's keys.
 template <class M, class T>
 static void score_panel(const float* queries, int64_t rows, const float* keys, int64_t words, int64_t n, int64_t c,
                         float* scores, const Gathered<T>* next) {
     constexpr int R = REGISTER_ROWS;
     const int64_t depth = ceil_div(c, M::STEP);
     for (int64_t k = 0; k < n; k += R) {
-        if (next)
-            for (int64_t i = k; i < least(k + R, next->n); i++)
-                for (int64_t at = 0; at < c; at += LINE / int64_t(sizeof(T)))
-                    prefetch(next->keys[i] + at), prefetch(next->values[i] + at);
+        if (next) next->fetch(next->keys, k, least(k + R, next->n), c);
         in_vectors<REGISTER_VECTORS>(0, ceil_div(rows, W), [&]<int V>(int64_t i) {
             F32 sums[R][V];
             for (int r = 0; r < R; r++)
@@ -192,14 +194,18 @@ static void weigh_panel(float* scores, int64_t rows, int64_t n, float* highest, 
     });
 }
 
-// mixed = mixed * keep + weights times values
-template <class M>
-static void mix_panel(const float* weights, int64_t rows, const float* values, int64_t width, int64_t n,
-                      const float* keep, float* mixed) {
+// mixed = mixed * keep + weights times values. Meanwhile fetches the next block's values.
+template <class M, class T>
+static void mix_panel(const float* weights, int64_t rows, const float* values, int64_t width, int64_t n, int64_t c,
+                      const float* keep, float* mixed, const Gathered<T>* next) {
     constexpr int R = REGISTER_ROWS;
     const int64_t depth = ceil_div(n, M::STEP);
+    const int64_t steps = ceil_div(width, REGISTER_VECTORS * W) * ceil_div(rows, R);
+    const int64_t a_step = next ? ceil_div(next->n, steps) : 0;  // rows to fetch
+    int64_t fetched = 0;
     in_vectors<REGISTER_VECTORS>(0, width / W, [&]<int V>(int64_t i) {
         for (int64_t r = 0; r < rows; r += R) {
+            if (next) next->fetch(next->values, fetched, least(fetched + a_step, next->n), c), fetched += a_step;
             F32 sums[R][V];
             float* at = mixed + r * width + i * W;
             for (int l = 0; l < R; l++)
@@ -266,7 +272,6 @@ static Queries attend_blocks(int64_t rows, int64_t c, int64_t from, int64_t end,
             }
             if (newest < from || (window && from + n <= oldest - window + 1)) continue;
             score_panel<M>(queries + first * words, in_panel, keys, words, n, c, scores, next);
-            next = nullptr;
             if (oldest < from + n - 1 || (window && from < newest - window + 1)) {
                 alignas(64) float low[PANEL], high[PANEL];
                 for (int64_t r = 0; r < PANEL; r++) {
@@ -276,7 +281,8 @@ static Queries attend_blocks(int64_t rows, int64_t c, int64_t from, int64_t end,
                 mask_panel(scores, in_panel, n, low, high);
             }
             weigh_panel<M>(scores, in_panel, n, highest + first, total + first, keep);
-            mix_panel<M>(scores, in_panel, values, width, n, keep, mixed + first * width);
+            mix_panel<M>(scores, in_panel, values, width, n, c, keep, mixed + first * width, next);
+            next = nullptr;
         }
     }
     return {rows, mixed, highest, total, width};
