@@ -217,7 +217,8 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
     const uint8_t* tile = static_cast<const uint8_t*>(w.data) + first_row / ROWS * blocks * Tile::BYTES;
     for (int64_t b = 0; b < blocks; b++, tile += Tile::BYTES) {
         const int64_t left = blocks - b;
-        Ahead ahead = {left > AHEAD ? tile + AHEAD * Tile::BYTES : then ? then + (AHEAD - left) * Tile::BYTES : nullptr};
+        Ahead ahead = {tile + AHEAD * Tile::BYTES};
+        if (left <= AHEAD) ahead.at = then ? then + (AHEAD - left) * Tile::BYTES : nullptr;
         const Activations inputs = x.tiled.at(b, tokens.first);
         if constexpr (UNPACKS_TILES) {
             if (tokens.n > FEW_TOKENS) {
