@@ -55,12 +55,10 @@ def main() -> None:
         windows = list(read_windows(exact, options.text, options.tokens))
         reference = run(exact, windows, isas[-1], options.threads)
         head = "".join(f"{isa:>11}" for isa in isas)
-        print(
-            f"{'format':7} {'bits':>6} {'error':>7} {'embed':>7} {'lm_head':>7} {'KL':>9} {'weights':>9}{head} {'loss':>7}"
-        )
-        print(
-            f"{'f32':7} {32:6.3f} {0:7.4f} {0:7.4f} {0:7.4f} {0:9.5f} {0:9.5f}{' ' * len(head)} {loss(reference, windows):7.4f}"
-        )
+        columns = f"{'format':7} {'bits':>6} {'error':>7} {'embed':>7} {'lm_head':>7} {'KL':>9} {'weights':>9}"
+        print(f"{columns}{head} {'loss':>7}")
+        nothing = f"{'f32':7} {32:6.3f} {0:7.4f} {0:7.4f} {0:7.4f} {0:9.5f} {0:9.5f}"
+        print(f"{nothing}{' ' * len(head)} {loss(reference, windows):7.4f}")
         for row in options.formats.split(","):
             packed = convert(exact, folder / "row.octuor", row, overrides=overrides, overwrite=True).path
             widened = convert(packed, folder / "wide.octuor", "f32", overwrite=True).path

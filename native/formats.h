@@ -158,7 +158,7 @@ struct ByteScale;  // defined where UNPACKS_TILES
 struct GroupPairs;      // defined where OPENS_TILES
 
 struct Q8 {
-    static constexpr bool HAS_SCALES = false, OPENS = false;
+    static constexpr bool OPENS = false;
     static constexpr int64_t BYTES = 2 * ROWS + ROWS * INPUTS;
 
     template <int N>
@@ -185,11 +185,11 @@ struct Q8 {
 
 // Codes in groups of 16 inputs, each group with a scale s of 5 bits. The bits of a code that MAIN and EXTRA have lie in
 // planes of their own: a line has 16 rows x 4 bytes, and with B bits of a code a byte of it has those of 8 / B quads.
-// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad; but see extra_bit. A code's q is its place's
-// among the Qs, which rise; without them it is code - OFFSET.
+// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad; but see extra_bit. The q of a code is the
+// one in its place among the Qs, which rise; without them it is code - OFFSET.
 template <int MAIN, int EXTRA, int S_MAX_, int... Q>
 struct Grouped {
-    static constexpr bool HAS_SCALES = true, LOOKS_UP = sizeof...(Q) > 0;
+    static constexpr bool LOOKS_UP = sizeof...(Q) > 0;
     static constexpr int CODE = MAIN | EXTRA, N_CODES = CODE + 1, S_MAX = S_MAX_;
     static constexpr int QS[] = {Q..., 0};  // the last is none
     static constexpr int LOWEST = LOOKS_UP ? QS[0] : -(N_CODES / 2), HIGHEST = LOOKS_UP ? QS[CODE] : N_CODES / 2 - 1;

@@ -224,11 +224,14 @@ template <class Tile>
 static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc,
                           const uint8_t* then) {
     alignas(64) uint8_t unpacked[ROWS * INPUTS];
+    constexpr int64_t AHEAD = Tile::BYTES < 6144 ? 2 : 1;  // tiles, about what memory takes to answer
     const int64_t blocks = ceil_div(w.in, INPUTS);
     const uint8_t* tile = static_cast<const uint8_t*>(w.data) + first_row / ROWS * blocks * Tile::BYTES;
     const MatrixUnit unit(tokens.n > FEW_TOKENS);
     for (int64_t b = 0; b < blocks; b++, tile += Tile::BYTES) {
-        Ahead ahead = {b + 1 < blocks ? tile + Tile::BYTES : then};
+        const int64_t left = blocks - b;
+        Ahead ahead = {tile + AHEAD * Tile::BYTES};
+        if (left <= AHEAD) ahead.at = then ? then + (AHEAD - left) * Tile::BYTES : nullptr;
         const Activations inputs = x.tiled.at(b, tokens.first);
         if constexpr (UNPACKS_TILES) {
             if (tokens.n > FEW_TOKENS) {

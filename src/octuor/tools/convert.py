@@ -102,7 +102,7 @@ def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str
     if unknown := sorted(set(overrides) - set(MATRICES)):
         raise FormatError(f"format overrides: expected parts among {', '.join(MATRICES)}; found {', '.join(unknown)}")
     find_format(format_name)
-    chosen = {part: format_name for part in MATRICES} | KEPT.get(format_name, {}) | dict(overrides)
+    chosen = dict.fromkeys(MATRICES, format_name) | KEPT.get(format_name, {}) | dict(overrides)
     by_part = {part: find_format(name) for part, name in chosen.items()}
     return {name: by_part.get(name.rpartition(".")[2], F32) for name, _ in weight_shapes(config)}
 
