@@ -10,7 +10,7 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat test test-parity lint format bench clean
+.PHONY: chat test test-amx test-parity lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
@@ -20,6 +20,12 @@ test: $(VENV)/.octuor $(VENV)/.test
 
 test-parity: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity
 	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py
+
+# The kernels for AMX on a processor without it: a second build, whose matrix unit is plain C++.
+test-amx: $(VENV)/.octuor $(VENV)/.test
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/amx \
+	  --config-settings=cmake.define.OCTUOR_EMULATE_AMX=ON --config-settings=build-dir=build/amx-cmake . >&2
+	PYTHONPATH=build/amx OCTUOR_ISA=amx $(BIN)/python -m pytest tests/ops -k amx
 
 lint: $(VENV)/.octuor $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .

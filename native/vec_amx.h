@@ -63,11 +63,11 @@ static inline void matrix_configure(const MatrixShapes& shapes) {
         fault_unless((shapes.line_bytes[i] == 0) == (shapes.rows[i] == 0));
         fault_unless(i < 8 || shapes.rows[i] == 0);
     }
-    memset(&emulated, 0, sizeof emulated);
+    emulated = {};
     emulated.shapes = shapes;
     emulated.configured = true;
 }
-static inline void matrix_release() { memset(&emulated, 0, sizeof emulated); }
+static inline void matrix_release() { emulated = {}; }
 
 template <int TILE>
 static inline void matrix_zero() {

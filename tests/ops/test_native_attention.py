@@ -21,7 +21,7 @@ F32Array = NDArray[np.float32]
 
 FLOAT32 = 1e-5  # softmax and sums of up to 1,000 terms in float32, relative to the largest result
 BFLOAT16 = 2**-8  # probabilities rounded to 8 bits, each half a unit off at most, and the sum that divides them
-PAIRS = ("native-avx512bf16",)  # many queries over an f16 cache are multiplied in bfloat16
+PAIRS = ("native-avx512bf16", "native-amx")  # many queries over an f16 cache are multiplied in bfloat16
 FEW_QUERIES = 16  # up to here they are not
 ALL = pytest.mark.parametrize("backend", BACKENDS)
 WINDOWS = pytest.mark.parametrize("window", [None, 1, 7, 64])
