@@ -7,6 +7,10 @@
 #else
 #include <fstream>
 #endif
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace octuor {
 
@@ -117,19 +121,61 @@ std::vector<std::string> cpu_features() {
 
 #else
 
+#if defined(__aarch64__)
+
+namespace neon {
+extern const Kernels kernels;
+}
+namespace dotprod {
+extern const Kernels kernels;
+}
+
+namespace {
+
+bool has_dotprod() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+
+}  // namespace
+
+const std::vector<Implementation>& implementations() {
+    static const std::vector<Implementation> all = {
+        {"scalar", [] { return true; }, &scalar::kernels},
+        {"neon", [] { return true; }, &neon::kernels},  // part of every aarch64
+        {"dotprod", has_dotprod, &dotprod::kernels},
+    };
+    return all;
+}
+
+// Named as /proc/cpuinfo has them.
+std::vector<std::string> cpu_features() {
+    std::vector<std::string> found = {"asimd"};
+    if (has_dotprod()) found.emplace_back("asimddp");
+    return found;
+}
+
+#else
+
 const std::vector<Implementation>& implementations() {
     static const std::vector<Implementation> all = {{"scalar", [] { return true; }, &scalar::kernels}};
     return all;
 }
 
+std::vector<std::string> cpu_features() { return {}; }
+
+#endif
+
+// The model's name where Linux knows it, else the numbers that Arm processors have for one.
 std::string cpu_name() {
     std::ifstream file("/proc/cpuinfo");
-    for (std::string line; std::getline(file, line);)
-        if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+    std::string numbers;
+    for (std::string line; std::getline(file, line);) {
+        if (line.find(": ") == std::string::npos) continue;
+        const std::string value = line.substr(line.find(": ") + 2);
+        if (line.rfind("model name", 0) == 0) return value;
+        if (line.rfind("CPU implementer", 0) == 0) numbers = "implementer " + value;
+        if (line.rfind("CPU part", 0) == 0) return numbers + " part " + value;
+    }
     return "unknown";
 }
-
-std::vector<std::string> cpu_features() { return {}; }
 
 #endif
 

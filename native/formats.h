@@ -193,7 +193,7 @@ struct Q4 {
 #pragma GCC unroll 4
                     for (int g = 0; g < 4; g++) {
                         const int group = quarter * 4 + g;
-                        const ByteScale scale(group_scales, signs(tile, strip) + group);
+                        const ByteScale scale(group_scales, signs(tile, strip) + group, first_row);
                         for (int pair = 0; pair < 2; pair++) {
                             const int64_t line = (strip * GROUPS + group) * 2 + pair;
                             const I32 packed = scale.turn(load_i(tile + CODES + line * LINE + first_row * 4));

@@ -10,6 +10,8 @@
 #include "vec_avx512.h"
 #elif defined(__AVX2__)
 #include "vec_avx2.h"
+#elif defined(OCTUOR_NEON)
+#include "vec_neon.h"
 #else
 #include "vec_scalar.h"
 #endif

@@ -189,7 +189,7 @@ struct GroupScales {
 // over, -(code - 8) = (15 - code) - 7, so that products are at most 15 * 15 and one 16-bit multiplication makes two.
 struct ByteScale {
     I32 flip, size, offset;
-    ByteScale(GroupScales& scales, const uint16_t* signs) {
+    ByteScale(GroupScales& scales, const uint16_t* signs, int) {
         const __mmask16 below_0 = *signs;
         const I32 nibbles = scales.next_nibbles();
         const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
