@@ -77,7 +77,8 @@ constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(
 const FormatRow FORMATS[] = {
     // in the order of enum Format
     {"f32", {FLOAT, 32, 1}, 0},  {"f16", {FLOAT, 16, 1}, 0}, {"bf16", {UINT, 16, 1}, 0},
-    {"q8", {UINT, 8, 1}, 16512}, {"q4", {UINT, 8, 1}, 8960},
+    {"q8", {UINT, 8, 1}, 16512}, {"q6", {UINT, 8, 1}, 13056}, {"q5", {UINT, 8, 1}, 11008},
+    {"q4", {UINT, 8, 1}, 8960},  {"q3", {UINT, 8, 1}, 6912},  {"q2", {UINT, 8, 1}, 4864},
 };
 constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
 
@@ -87,7 +88,7 @@ Format find_format(const std::string& name) {
         if (name == row.name) return Format(i);
         i++;
     }
-    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8 and q4; found " + name);
+    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8, q6, q5, q4, q3 and q2; found " + name);
 }
 
 template <class Array>
@@ -230,7 +231,7 @@ class Context {
     int64_t quantize(const Leaf& from, const std::string& to, Output<uint8_t, 3> out) {
         const Format format = find_format(to);
         if (FORMATS[int(from.matrix.format)].tile_bytes || !FORMATS[int(format)].tile_bytes)
-            fail("FormatError", "quantize: expected f32, f16 or bf16 to q8 or q4, found " +
+            fail("FormatError", "quantize: expected f32, f16 or bf16 to a tiled format, found " +
                                     std::string(FORMATS[int(from.matrix.format)].name) + " to " + to);
         expect_storage(out, format, from.matrix.out, from.matrix.in);
         int64_t bad = -1;

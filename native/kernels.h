@@ -21,7 +21,7 @@
 // REGULARITIES
 //   T may be 0 and is 1 when decoding; every other extent is at least 1 and may be odd.
 //   C is even. H is a multiple of K. Nothing is a multiple of a vector width.
-//   Tiled weights (q8, q4) are padded with zeros to 64 rows x 256 inputs; rows beyond `out` are never written.
+//   Tiled weights (q8 to q2) are padded with zeros to 64 rows x 256 inputs; rows beyond `out` are never written.
 //   With a tiled weight the inputs are rounded to int8 per token and 256 inputs, as quantize_activations does.
 //   Expert numbers, token ids and page numbers have been checked by the caller.
 //   Results do not depend on the number of threads.
@@ -35,7 +35,7 @@
 
 namespace octuor {
 
-enum class Format : int32_t { f32, f16, bf16, q8, q4 };
+enum class Format : int32_t { f32, f16, bf16, q8, q6, q5, q4, q3, q2 };  // tiled ones from q8 on
 
 // A weight [out, in]; data is format.storage_shape of the Python side, 2-byte aligned or better.
 struct Matrix {
@@ -100,7 +100,7 @@ struct Kernels {
     void (*attention)(Team*, const AttentionCall*);
     void (*route)(const RouteCall*);
     void (*moe)(Team*, const MoeCall*);
-    // Plain matrix to q8 or q4 storage. Returns -1, or the least row that holds a number that is not finite.
+    // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
     int64_t (*quantize)(Team*, const Matrix* from, Format to, uint8_t* storage);
 };
 

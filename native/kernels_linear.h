@@ -12,7 +12,7 @@ constexpr int64_t SMALL_WORK = 1 << 16;  // products; below this the threads' wa
 
 enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
 
-static inline bool is_tiled(Format format) { return format == Format::q8 || format == Format::q4; }
+static inline bool is_tiled(Format format) { return format >= Format::q8; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -55,10 +55,11 @@ static inline void round_inputs(const float* x, int64_t n, Activations to) {
         store_i8(to.codes + i, min(max(mul(load(x + i), set1(inverse)), set1(-127.0f)), set1(127.0f)));
     int32_t all = 0;
     for (int64_t g = 0; g < GROUPS; g++) {
-        int32_t group = 0;
-        for (int64_t i = 0; i < GROUP; i++) group += to.codes[g * GROUP + i];
-        to.group_starts[g] = group_start(-8 * group);
-        all += group;
+        const int8_t* codes = to.codes + g * GROUP;
+        int32_t first = 0, second = 0;
+        for (int64_t i = 0; i < GROUP; i += 4) first += codes[i] + codes[i + 1], second += codes[i + 2] + codes[i + 3];
+        to.group_starts[g] = group_start(-8 * first, -8 * second);
+        all += first + second;
     }
     *to.exact_starts = exact_start(all);
     *to.scales = scale;
@@ -243,23 +244,17 @@ static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span to
         case Format::f32: return plain_product<float>(w, first_row, x, tokens, acc);
         case Format::f16: return plain_product<f16>(w, first_row, x, tokens, acc);
         case Format::bf16: return plain_product<bf16>(w, first_row, x, tokens, acc);
-        case Format::q8: return tiled_product<Q8>(w, first_row, x, tokens, acc, then);
-        case Format::q4: return tiled_product<Q4>(w, first_row, x, tokens, acc, then);
+        default: break;
     }
+    by_tile(w.format, [&]<class Tile>() { tiled_product<Tile>(w, first_row, x, tokens, acc, then); });
 }
 
 // Where rows from first_row on begin.
 static inline const uint8_t* row_address(const Matrix& w, int64_t first_row) {
+    const auto* data = static_cast<const uint8_t*>(w.data);
+    if (!is_tiled(w.format)) return data + first_row * w.in * (w.format == Format::f32 ? 4 : 2);
     const int64_t tiles = first_row / ROWS * ceil_div(w.in, INPUTS);
-    int64_t bytes = 0;
-    switch (w.format) {
-        case Format::f32: bytes = first_row * w.in * 4; break;
-        case Format::f16:
-        case Format::bf16: bytes = first_row * w.in * 2; break;
-        case Format::q8: bytes = tiles * Q8::BYTES; break;
-        case Format::q4: bytes = tiles * Q4::BYTES; break;
-    }
-    return static_cast<const uint8_t*>(w.data) + bytes;
+    return data + tiles * by_tile(w.format, []<class Tile>() { return Tile::BYTES; });
 }
 
 static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* weight, float* out) {
@@ -304,9 +299,9 @@ static void weight_row(const Matrix& w, int64_t row, float* to) {
         case Format::f32: return widen_row(static_cast<const float*>(w.data) + at, w.in, to);
         case Format::f16: return widen_row(static_cast<const f16*>(w.data) + at, w.in, to);
         case Format::bf16: return widen_row(static_cast<const bf16*>(w.data) + at, w.in, to);
-        case Format::q8: return widen_tiled_row<Q8>(w, row, to);
-        case Format::q4: return widen_tiled_row<Q4>(w, row, to);
+        default: break;
     }
+    by_tile(w.format, [&]<class Tile>() { widen_tiled_row<Tile>(w, row, to); });
 }
 
 static void embed(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out) {

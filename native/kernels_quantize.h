@@ -1,4 +1,4 @@
-// Plain weights to q8 and q4. The same search as quant/int8_exact.py, with every sub-scale tried.
+// Plain weights to tiled formats. The same search as quant/grouped.py, with sub-scales near the ideal one only.
 #pragma once
 
 namespace octuor::OCTUOR_ISA {
@@ -45,45 +45,72 @@ static inline F32 reciprocals(F32 x) {
     return zero_below(div(set1(1.0f), x), magnitude, 1.0f / 3.402823466e38f);
 }
 
-static inline F32 nearest_codes(F32 weights, F32 inverse) {
-    return min(max(round(mul(weights, inverse)), set1(-8.0f)), set1(7.0f));
-}
+// For a group's scale s, its 1 / (s * d) and the weights, the nearest q. Where |s * q| could pass 127, q may not.
+template <class Tile>
+struct Nearest {
+    F32 inverse, least_q, most_q;
+    Nearest(F32 s, F32 scale) : inverse(reciprocals(scale)) {
+        least_q = set1(float(-Tile::OFFSET)), most_q = set1(float(Tile::OFFSET - 1));
+        if (Tile::OFFSET * Tile::S_MAX > 127) {
+            const F32 magnitude = max(max(s, sub(set1(0.0f), s)), set1(1.0f));
+            const F32 limit = round(sub(div(set1(127.0f), magnitude), set1(0.49f)));  // down; no quotient is above .875
+            most_q = min(most_q, limit), least_q = max(least_q, sub(set1(0.0f), limit));
+        }
+    }
+    F32 of(F32 weights) const {
+        const F32 ideal = mul(weights, inverse);
+        if constexpr (Tile::LOOKS_UP) {
+            F32 q = set1(float(Tile::TABLE[0] - Tile::OFFSET));
+            for (int i = 1; i < Tile::N_CODES; i++) {
+                const float below = float(Tile::TABLE[i - 1] - Tile::OFFSET), own = float(Tile::TABLE[i] - Tile::OFFSET);
+                q = where_less(set1((below + own) / 2), ideal, set1(own), q);
+            }
+            return q;
+        }
+        return min(max(round(ideal), least_q), most_q);
+    }
+};
 
-// The best sub-scales and codes under d. Returns the d that fits them best by least squares, 0 where all is 0.
-static float choose_codes(Places* row, float d) {
-    F32 along = set1(0.0f), power = set1(0.0f);
-    const F32 inverse_d = set1(reciprocal(d));
+// The best sub-scales and codes under d, sub-scales from a range about the ideal one. Returns the d that fits them best
+// by least squares, 0 where all is 0; error: of all weights, squared.
+template <class Tile>
+static float choose_codes(Places* row, float d, float* error) {
+    F32 along = set1(0.0f), power = set1(0.0f), errors = set1(0.0f);
+    const F32 inverse_d = set1(reciprocal(d)), most = set1(float(Tile::S_MAX));
     for (int64_t g = 0; g < GROUPS; g += W) {
-        const F32 near = round(mul(load(row->ideals + g), inverse_d));  // within -15..15 but for rounding in d
+        const F32 near = min(round(mul(load(row->ideals + g), inverse_d)), most);
         F32 least_error = set1(__builtin_inff()), best = set1(0.0f);
         for (int side = -1; side <= 1; side += 2)
-            for (int delta = -3; delta <= 3; delta++) {
-                const F32 beside = fma(near, set1(float(side)), set1(float(delta)));
-                const F32 s = min(max(beside, set1(-15.0f)), set1(15.0f));
-                const F32 scale = mul(s, set1(d)), inverse = reciprocals(scale);
-                F32 error = set1(0.0f);
+            for (int delta = Tile::LOOKS_UP ? -6 : -3; delta <= 3; delta++) {
+                const F32 magnitude = min(max(add(near, set1(float(delta))), set1(0.0f)), most);
+                const F32 s = mul(magnitude, set1(float(side))), scale = mul(s, set1(d));
+                const Nearest<Tile> nearest(s, scale);
+                F32 sum = set1(0.0f);
                 for (int64_t i = 0; i < GROUP; i++) {
                     const F32 w = load(row->weights + i * GROUPS + g);
-                    const F32 off = fnma(nearest_codes(w, inverse), scale, w);
-                    error = fma(off, off, error);
+                    const F32 off = fnma(nearest.of(w), scale, w);
+                    sum = fma(off, off, sum);
                 }
-                best = where_less(error, least_error, s, best);
-                least_error = min(error, least_error);
+                best = where_less(sum, least_error, s, best);
+                least_error = min(sum, least_error);
             }
+        errors = add(errors, least_error);
         store(row->scales + g, best);
-        const F32 inverse = reciprocals(mul(best, set1(d)));
+        const Nearest<Tile> nearest(best, mul(best, set1(d)));
         for (int64_t i = 0; i < GROUP; i++) {
-            const F32 w = load(row->weights + i * GROUPS + g), code = nearest_codes(w, inverse);
+            const F32 w = load(row->weights + i * GROUPS + g), code = nearest.of(w);
             store(row->codes + i * GROUPS + g, code);
             const F32 exact = mul(code, best);
             along = fma(w, exact, along);
             power = fma(exact, exact, power);
         }
     }
+    *error = sum(errors);
     return sum(along) * reciprocal(sum(power));
 }
 
-static void search_q4(TileRow* row) {
+template <class Tile>
+static void search(Tile, TileRow* row) {
     Places places;
     float largest_ideal = 0;
     for (int64_t g = 0; g < GROUPS; g++) {
@@ -91,22 +118,23 @@ static void search_q4(TileRow* row) {
         for (int64_t i = 0; i < GROUP; i++) {
             const float w = row->weights[g * GROUP + i];
             places.weights[i * GROUPS + g] = w;
-            if (fabsf(w) > fabsf(extreme)) extreme = w;
+            if (fabsf(w) > extreme) extreme = fabsf(w);
         }
-        places.ideals[g] = extreme / -8.0f;  // the largest weight on the side that has the extra code
-        if (fabsf(places.ideals[g]) > largest_ideal) largest_ideal = fabsf(places.ideals[g]);
+        places.ideals[g] = extreme / float(Tile::OFFSET);  // the largest weight on the side that has the extra code
+        if (places.ideals[g] > largest_ideal) largest_ideal = places.ideals[g];
     }
-    row->d = widen(bf16_above(largest_ideal / 15.0f));
-    const float fitted = choose_codes(&places, row->d);
+    float error;
+    row->d = widen(bf16_above(largest_ideal / float(Tile::S_MAX)));
+    const float fitted = choose_codes<Tile>(&places, row->d, &error);
     if (fitted > 0) row->d = widen(bf16_nearest(fitted));
-    choose_codes(&places, row->d);
+    choose_codes<Tile>(&places, row->d, &error);
     for (int64_t g = 0; g < GROUPS; g++) {
         row->scales[g] = int8_t(places.scales[g]);
         for (int64_t i = 0; i < GROUP; i++) row->codes[g * GROUP + i] = int8_t(places.codes[i * GROUPS + g]);
     }
 }
 
-static void search_q8(TileRow* row) {
+static void search(Q8, TileRow* row) {
     const int32_t bits = magnitude_bits(row->weights);
     float most;
     memcpy(&most, &bits, 4);
@@ -129,10 +157,20 @@ static void write_row(Q8, const TileRow& row, int64_t r, uint8_t* tile) {
     for (int64_t quad = 0; quad < QUADS; quad++) memcpy(codes + quad * LINE, row.codes + 4 * quad, 4);
 }
 
-static void write_row(Q4, const TileRow& row, int64_t r, uint8_t* tile) {
+// Adds the bits of a code, which are zero so far, to a plane.
+template <int MASK, class Tile>
+static inline void add_bits(Tile, uint8_t* plane, int64_t input, int code) {
+    const auto at = Tile::template place<__builtin_popcount(MASK)>(input / 4);
+    uint8_t* byte = plane + at.line * LINE + input % 4;
+    *byte = uint8_t(*byte | (code & MASK) >> __builtin_ctz(MASK) << at.bit);
+}
+
+template <int MAIN, int EXTRA, int S_MAX, int... Q>
+static void write_row(Grouped<MAIN, EXTRA, S_MAX, Q...> format, const TileRow& row, int64_t r, uint8_t* tile) {
+    using Tile = Grouped<MAIN, EXTRA, S_MAX, Q...>;
     write_d(row, r, tile);
     const int64_t strip = r / STRIP, in_strip = r % STRIP;
-    auto* signs = reinterpret_cast<uint16_t*>(tile + Q4::SIGNS) + strip * GROUPS;
+    auto* signs = reinterpret_cast<uint16_t*>(tile + Tile::SIGNS) + strip * GROUPS;
     for (int half = 0; half < 2; half++) {
         uint32_t word = 0;
         for (int g = 0; g < 8; g++) {
@@ -140,14 +178,20 @@ static void write_row(Q4, const TileRow& row, int64_t r, uint8_t* tile) {
             word |= uint32_t(s & 15) << (4 * g);
             if (s < 0) signs[half * 8 + g] = uint16_t(signs[half * 8 + g] | 1u << in_strip);
         }
-        memcpy(tile + Q4::SCALES + ((strip * 2 + half) * STRIP + in_strip) * 4, &word, 4);
+        memcpy(tile + Tile::SCALES + ((strip * 2 + half) * STRIP + in_strip) * 4, &word, 4);
     }
-    uint8_t* codes = tile + Q4::CODES + strip * Q4::STRIP_CODES + in_strip * 4;
-    for (int64_t pair = 0; pair < QUADS / 2; pair++)
-        for (int64_t i = 0; i < 4; i++) {
-            const int low = row.codes[pair * 8 + i] + 8, high = row.codes[pair * 8 + 4 + i] + 8;
-            codes[pair * LINE + i] = uint8_t(low | high << 4);
-        }
+    uint8_t* codes = tile + Tile::CODES + strip * Tile::STRIP_CODES + in_strip * 4;
+    for (int64_t i = 0; i < INPUTS; i++) {
+        int code = row.codes[i] + Tile::OFFSET;
+        if constexpr (Tile::LOOKS_UP)
+            for (int c = 0; c < Tile::N_CODES; c++)
+                if (Tile::TABLE[c] == code) {
+                    code = c;
+                    break;
+                }
+        add_bits<MAIN>(format, codes, i, code);
+        if constexpr (EXTRA != 0) add_bits<EXTRA>(format, codes + Tile::STRIP_MAIN, i, code);
+    }
 }
 
 template <class Tile>
@@ -169,8 +213,7 @@ static int64_t quantize_tiles(Team* team, const Matrix& from, uint8_t* storage) 
                     if (bad_rows[i] < 0) bad_rows[i] = r;
                     continue;
                 }
-                if constexpr (Tile::HAS_SCALES) search_q4(&row);
-                else search_q8(&row);
+                search(Tile(), &row);
                 write_row(Tile(), row, r % ROWS, storage + (i * wide + b) * Tile::BYTES);
             }
         }
@@ -181,7 +224,7 @@ static int64_t quantize_tiles(Team* team, const Matrix& from, uint8_t* storage) 
 }
 
 static int64_t quantize(Team* team, const Matrix* from, Format to, uint8_t* storage) {
-    return to == Format::q4 ? quantize_tiles<Q4>(team, *from, storage) : quantize_tiles<Q8>(team, *from, storage);
+    return by_tile(to, [&]<class Tile>() { return quantize_tiles<Tile>(team, *from, storage); });
 }
 
 }  // namespace octuor::OCTUOR_ISA

@@ -124,20 +124,32 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
-static inline I32 low_nibbles(I32 x) { return _mm256_and_si256(x, set1_i(0x0f0f0f0f)); }
-static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
+static inline I32 shift(I32 x, int n) { return n < 0 ? _mm256_srli_epi16(x, -n) : _mm256_slli_epi16(x, n); }
+static inline I32 bits(I32 x, int mask) { return _mm256_and_si256(x, set1_i(mask * 0x01010101)); }
+static inline I32 choose_bits(I32 a, I32 b, int mask) {
+    const I32 masks = set1_i(mask * 0x01010101);
+    return _mm256_or_si256(_mm256_and_si256(masks, a), _mm256_andnot_si256(masks, b));
+}
+static inline I32 load_table(const void* p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+static inline I32 lookup(I32 table, I32 places) { return _mm256_shuffle_epi8(table, places); }
 
-// A group's sum is kept as two int16 a lane, of inputs 0 1 and 2 3 of each quad. With codes of at most 15 and
-// the start in the first, they stay within 4 * 2 * 15 * 127 + 8 * 16 * 127 = 31496.
+// A group's sum is kept as two int16 a lane, of inputs 0 1 and 2 3 of each quad. Each has its own part of the start, so
+// it ends as a sum of 8 products (code - offset) * activation, within 8 * 32 * 127 = 32512; on the way it may wrap.
 // Assembly, because gcc 12 puts off a chain of additions and spills all that is to be added.
 static inline I32 add_i16(I32 a, I32 b) {
     __asm__("vpaddw %1, %0, %0" : "+x"(a) : "x"(b));
     return a;
 }
-static inline int32_t group_start(int32_t value) { return value & 0xffff; }
+static inline int32_t group_start(int32_t first, int32_t second) {
+    return int32_t(uint32_t(first & 0xffff) | uint32_t(second) << 16);
+}
+static inline I32 start_times(I32 start, int n) { return _mm256_slli_epi16(start, n); }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
     return add_i16(sum, _mm256_maddubs_epi16(codes, activations));
 }
+template <bool>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(sum, scale));
 }
@@ -148,6 +160,7 @@ struct GroupScales {
         if (part) nibbles = _mm256_blend_epi16(nibbles, _mm256_srli_epi32(nibbles, 16), 0x55);
         else nibbles = _mm256_blend_epi16(nibbles, _mm256_slli_epi32(nibbles, 16), 0xaa);
     }
+    template <bool>
     I32 next(const uint16_t* signs, int first_row) {
         const I32 bits = _mm256_setr_epi32(0x10001, 0x20002, 0x40004, 0x80008, 0x100010, 0x200020, 0x400040, 0x800080);
         const I32 row = first_row ? _mm256_slli_epi16(bits, 8) : bits;

@@ -108,8 +108,17 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
-static inline I32 low_nibbles(I32 x) { return _mm512_and_si512(x, set1_i(0x0f0f0f0f)); }
-static inline I32 high_nibbles(I32 x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+static inline I32 shift(I32 x, int n) {
+    return n < 0 ? _mm512_srli_epi16(x, unsigned(-n)) : _mm512_slli_epi16(x, unsigned(n));
+}
+static inline I32 bits(I32 x, int mask) { return _mm512_and_si512(x, set1_i(mask * 0x01010101)); }
+static inline I32 choose_bits(I32 a, I32 b, int mask) {
+    return _mm512_ternarylogic_epi32(set1_i(mask * 0x01010101), a, b, 0xca);
+}
+static inline I32 load_table(const void* p) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+static inline I32 lookup(I32 table, I32 places) { return _mm512_shuffle_epi8(table, places); }
 
 #ifdef __AVX512VNNI__
 
@@ -124,11 +133,17 @@ static inline I32 dot_i16(I32 acc, I32 a, I32 b) {
     return acc;
 }
 
-static inline int32_t group_start(int32_t value) { return value; }
+static inline int32_t group_start(int32_t first, int32_t second) { return first + second; }
+static inline I32 start_times(I32 start, int n) { return _mm512_slli_epi32(start, unsigned(n)); }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return dot_u8_i8(sum, codes, activations); }
-// The sum of 16 products (code - 8) * activation fits 16 bits; the scale is zero in the upper half.
-static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return dot_i16(acc, sum, scale); }
-constexpr int32_t NIBBLE = 0xf, NEGATIVE = 0xfff0;
+// Up to 5 bits, the sum of 16 products (code - offset) * activation fits 16; the scale is zero in the upper half then.
+template <bool WIDE>
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
+    return WIDE ? _mm512_add_epi32(acc, _mm512_mullo_epi32(sum, scale)) : dot_i16(acc, sum, scale);
+}
+template <bool WIDE>
+constexpr int32_t NEGATIVE = WIDE ? -16 : 0xfff0;
+constexpr int32_t NIBBLE = 0xf;
 
 // Weights are stored signed and multiplied unsigned: 128 more each.
 static inline int32_t exact_start(int32_t activations) { return -128 * activations; }
@@ -142,14 +157,20 @@ static inline I32 add_i16(I32 a, I32 b) {
     __asm__("vpaddw %1, %0, %0" : "+v"(a) : "v"(b));
     return a;
 }
-static inline int32_t group_start(int32_t value) { return value & 0xffff; }
+static inline int32_t group_start(int32_t first, int32_t second) {
+    return int32_t(uint32_t(first & 0xffff) | uint32_t(second) << 16);
+}
+static inline I32 start_times(I32 start, int n) { return _mm512_slli_epi16(start, unsigned(n)); }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
     return add_i16(sum, _mm512_maddubs_epi16(codes, activations));
 }
+template <bool>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     return _mm512_add_epi32(acc, _mm512_madd_epi16(sum, scale));
 }
-constexpr int32_t NIBBLE = 0xf000f, NEGATIVE = int32_t(0xfff0fff0);
+template <bool>
+constexpr int32_t NEGATIVE = int32_t(0xfff0fff0);
+constexpr int32_t NIBBLE = 0xf000f;
 
 static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
@@ -177,31 +198,35 @@ struct GroupScales {
         nibbles = _mm512_srli_epi16(nibbles, 4);
         return lowest;
     }
+    template <bool WIDE>
     I32 next(const uint16_t* signs, int) {
         const I32 nibble = next_nibbles();
-        return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE));
+        return _mm512_mask_or_epi32(nibble, __mmask16(*signs), nibble, set1_i(NEGATIVE<WIDE>));
     }
 };
 
 #ifdef __AVX512VNNI__
 
-// A group's scale, made for multiplying its codes: (code - 8) * scale + 128 as a byte. A negative scale turns the code
-// over, -(code - 8) = (15 - code) - 7, so that products are at most 15 * 15 and one 16-bit multiplication makes two.
+// A group's scale, made for multiplying its codes: (code - offset) * scale + 128 as a byte; offset is 2^OFFSET_BITS and
+// codes are less than twice that. A negative scale turns the code over, -(code - offset) = (2 offset - 1 - code) -
+// (offset - 1), so that products fit a byte and one 16-bit multiplication makes two.
+template <int OFFSET_BITS>
 struct ByteScale {
     I32 flip, size, offset;
     ByteScale(GroupScales& scales, const uint16_t* signs, int) {
         const __mmask16 below_0 = *signs;
         const I32 nibbles = scales.next_nibbles();
         const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
-        const I32 offsets = _mm512_sub_epi32(set1_i(128), _mm512_slli_epi32(magnitude, 3));
+        const I32 offsets = _mm512_sub_epi32(set1_i(128), _mm512_slli_epi32(magnitude, OFFSET_BITS));
         const I32 low_byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // of each lane, four times
-        flip = _mm512_maskz_mov_epi32(below_0, set1_i(-1));
+        flip = _mm512_maskz_mov_epi32(below_0, set1_i(((2 << OFFSET_BITS) - 1) * 0x01010101));
         size = _mm512_or_si512(magnitude, _mm512_slli_epi32(magnitude, 16));
         offset = _mm512_mask_add_epi32(offsets, below_0, offsets, magnitude);
         offset = _mm512_shuffle_epi8(offset, low_byte);
     }
-    I32 turn(I32 packed) const { return _mm512_xor_si512(packed, flip); }
-    I32 times(I32 codes) const { return _mm512_add_epi8(_mm512_mullo_epi16(codes, size), offset); }
+    I32 times(I32 codes) const {
+        return _mm512_add_epi8(_mm512_mullo_epi16(_mm512_xor_si512(codes, flip), size), offset);
+    }
 };
 
 #endif

@@ -18,7 +18,7 @@ struct bf16 {
 
 constexpr int W = 4;
 constexpr bool UNPACKS_TILES = true;
-constexpr int GROUPS_UNROLLED = 4;
+constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
 constexpr int TILE_VECTORS = 4;
 
@@ -113,10 +113,15 @@ static inline I32 load_i(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(s
 static inline void store_i(void* p, I32 x) { vst1q_u8(static_cast<uint8_t*>(p), vreinterpretq_u8_s32(x)); }
 static inline I32 broadcast(const void* p) { return vld1q_dup_s32(static_cast<const int32_t*>(p)); }
 static inline int8x16_t as_bytes(I32 x) { return vreinterpretq_s8_s32(x); }
-static inline I32 low_nibbles(I32 x) { return vreinterpretq_s32_s8(vandq_s8(as_bytes(x), vdupq_n_s8(15))); }
-static inline I32 high_nibbles(I32 x) {
-    return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(x), 4));
+static inline uint8x16_t as_u8(I32 x) { return vreinterpretq_u8_s32(x); }
+static inline I32 from_u8(uint8x16_t x) { return vreinterpretq_s32_u8(x); }
+static inline I32 shift(I32 x, int n) { return from_u8(n < 0 ? as_u8(x) >> -n : as_u8(x) << n); }
+static inline I32 bits(I32 x, int mask) { return from_u8(vandq_u8(as_u8(x), vdupq_n_u8(uint8_t(mask)))); }
+static inline I32 choose_bits(I32 a, I32 b, int mask) {
+    return from_u8(vbslq_u8(vdupq_n_u8(uint8_t(mask)), as_u8(a), as_u8(b)));
 }
+static inline I32 load_table(const void* p) { return load_i(p); }
+static inline I32 lookup(I32 table, I32 places) { return from_u8(vqtbl1q_u8(as_u8(table), as_u8(places))); }
 
 // sum + a . b, signed bytes, four of each a lane
 static inline I32 dot(I32 sum, I32 a, I32 b) {
@@ -131,8 +136,10 @@ static inline I32 dot(I32 sum, I32 a, I32 b) {
 }
 
 // Codes fit signed bytes, so the unsigned dot product is the signed one.
-static inline int32_t group_start(int32_t value) { return value; }
+static inline int32_t group_start(int32_t first, int32_t second) { return first + second; }
+static inline I32 start_times(I32 start, int n) { return start << n; }
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return dot(sum, codes, activations); }
+template <bool>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return vmlaq_s32(acc, sum, scale); }
 
 struct GroupScales {
@@ -141,6 +148,7 @@ struct GroupScales {
     GroupScales(const void* words, int part) : nibbles(load_i(words)) {
         if (part) nibbles = vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(nibbles), 16));
     }
+    template <bool>
     I32 next(const uint16_t* signs, int first_row) {
         const int32_t bits[W] = {1, 2, 4, 8};
         const I32 row = vshlq_s32(vld1q_s32(bits), set1_i(first_row));
@@ -155,15 +163,15 @@ static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
 static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) { return dot(sum, weights, activations); }
 
-// A group's scale, made for multiplying its codes: (code - 8) * scale as a byte, exact modulo 256.
+// A group's scale, made for multiplying its codes: (code - 2^OFFSET_BITS) * scale as a byte, exact modulo 256.
+template <int OFFSET_BITS>
 struct ByteScale {
     int8x16_t size, offset;
     ByteScale(GroupScales& scales, const uint16_t* signs, int first_row) {
         const uint8_t low_byte[16] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};  // of each lane, four times
-        size = vqtbl1q_s8(as_bytes(scales.next(signs, first_row)), vld1q_u8(low_byte));
-        offset = vnegq_s8(vshlq_n_s8(size, 3));
+        size = vqtbl1q_s8(as_bytes(scales.next<false>(signs, first_row)), vld1q_u8(low_byte));
+        offset = vnegq_s8(vshlq_n_s8(size, OFFSET_BITS));
     }
-    I32 turn(I32 packed) const { return packed; }
     I32 times(I32 codes) const { return vreinterpretq_s32_s8(vmlaq_s8(offset, as_bytes(codes), size)); }
 };
 

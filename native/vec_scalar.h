@@ -185,26 +185,52 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
-static inline I32 low_nibbles(I32 x) {
-    OCTUOR_LANES x.lane[i] &= 0x0f0f0f0f;
+// Every byte by n bits to the left, to the right where n < 0; what crosses a byte's edge leaves anything there.
+static inline I32 shift(I32 x, int n) {
+    OCTUOR_LANES x.lane[i] = int32_t(n < 0 ? uint32_t(x.lane[i]) >> -n : uint32_t(x.lane[i]) << n);
     return x;
 }
-static inline I32 high_nibbles(I32 x) {
-    OCTUOR_LANES x.lane[i] = int32_t(uint32_t(x.lane[i]) >> 4 & 0x0f0f0f0f);
+// The bits of a mask in every byte.
+static inline I32 bits(I32 x, int mask) {
+    OCTUOR_LANES x.lane[i] &= mask * 0x01010101;
     return x;
+}
+// Bits of a where the mask has them, of b elsewhere.
+static inline I32 choose_bits(I32 a, I32 b, int mask) {
+    OCTUOR_LANES a.lane[i] = (a.lane[i] & mask * 0x01010101) | (b.lane[i] & ~(mask * 0x01010101));
+    return a;
+}
+
+// 16 bytes to look up.
+static inline I32 load_table(const void* p) { return load_i(p); }
+// The byte of a table for every byte of places, which are less than 16.
+static inline I32 lookup(I32 table, I32 places) {
+    uint8_t from[16], at[16];
+    memcpy(from, &table, 16);
+    memcpy(at, &places, 16);
+    for (int i = 0; i < 16; i++) at[i] = from[at[i] & 15];
+    memcpy(&places, at, 16);
+    return places;
 }
 
 static inline int32_t byte_u(int32_t x, int j) { return int32_t(uint32_t(x) >> (8 * j) & 0xff); }
 static inline int32_t byte_s(int32_t x, int j) { return int8_t(uint32_t(x) >> (8 * j)); }
 
-// What a group's sum starts from, as stored beside the activations.
-static inline int32_t group_start(int32_t value) { return value; }
+// What a group's sum starts from, as stored beside the activations: two values, for those of inputs 0 and 1 and those
+// of inputs 2 and 3 of each quad.
+static inline int32_t group_start(int32_t first, int32_t second) { return first + second; }
+// Both values times 2^n.
+static inline I32 start_times(I32 start, int n) {
+    OCTUOR_LANES start.lane[i] *= 1 << n;
+    return start;
+}
 // sum + codes . activations, four of each a lane
 static inline I32 group_dot(I32 sum, I32 codes, I32 activations) {
     OCTUOR_LANES for (int j = 0; j < 4; j++) sum.lane[i] += byte_u(codes.lane[i], j) * byte_s(activations.lane[i], j);
     return sum;
 }
-// acc + sum * scale
+// acc + sum * scale. WIDE: the sum may take 17 bits, otherwise 16.
+template <bool WIDE>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     OCTUOR_LANES acc.lane[i] += sum.lane[i] * scale.lane[i];
     return acc;
@@ -217,7 +243,8 @@ struct GroupScales {
     GroupScales(const void* words, int part) : nibbles(load_i(words)) {
         OCTUOR_LANES nibbles.lane[i] = int32_t(uint32_t(nibbles.lane[i]) >> (16 * part));
     }
-    // signs: one bit for each of 16 rows; first_row: of this vector's rows in those 16
+    // signs: one bit for each of 16 rows; first_row: of this vector's rows in those 16; WIDE: as group_add has it
+    template <bool WIDE>
     I32 next(const uint16_t* signs, int first_row) {
         I32 scale;
         OCTUOR_LANES {

@@ -31,7 +31,8 @@ struct FormatRow {
 // The tiled ones as in bindings.cpp.
 const FormatRow FORMATS[] = {
     {"f32", Format::f32, 4, 0, 0},         {"f16", Format::f16, 2, 0, 3e-4},     {"bf16", Format::bf16, 2, 0, 4e-3},
-    {"q8", Format::q8, 0, 16512, 0.0075},  {"q4", Format::q4, 0, 8960, 0.08},
+    {"q8", Format::q8, 0, 16512, 0.0075},  {"q6", Format::q6, 0, 13056, 0.025},  {"q5", Format::q5, 0, 11008, 0.045},
+    {"q4", Format::q4, 0, 8960, 0.08},     {"q3", Format::q3, 0, 6912, 0.16},    {"q2", Format::q2, 0, 4864, 0.33},
 };
 constexpr int64_t ROWS = 64, INPUTS = 256;
 

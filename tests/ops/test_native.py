@@ -180,8 +180,8 @@ def test_storage_that_does_not_fit_its_format_is_refused() -> None:
         _native.Matrix(np.zeros((0, 3), np.float32), (0, 3), "f32")
     with pytest.raises(ShapeError, match=r"expected a matrix, found \[6\]"):
         _native.Matrix(random(6), (6,), "f32")
-    with pytest.raises(FormatError, match="found q5"):
-        _native.Matrix(random(2, 3), (2, 3), "q5")
+    with pytest.raises(FormatError, match="found q7"):
+        _native.Matrix(random(2, 3), (2, 3), "q7")
 
 
 # Arguments
