@@ -21,7 +21,7 @@ test: $(VENV)/.octuor $(VENV)/.test
 test-parity: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity
 	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py
 
-# The kernels for 64-bit Arm on emulated processors; docs/architecture.md says more.
+# The kernels for 64-bit Arm on emulated processors; docs/platforms.md says more.
 test-aarch64:
 	@for tool in cmake aarch64-linux-gnu-g++ qemu-aarch64; do command -v $$tool >/dev/null || { \
 	  echo "octuor: expected the program $$tool; on Debian and Ubuntu: sudo apt install cmake g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }; done

@@ -21,6 +21,7 @@ constexpr bool UNPACKS_TILES = true;
 constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
 constexpr int TILE_VECTORS = 4;
+constexpr int QUADS_AT_ONCE = 4;
 
 using F32 = float32x4_t;
 using I32 = int32x4_t;
@@ -111,34 +112,58 @@ static inline void prefetch(const void* p) { __builtin_prefetch(p); }
 
 static inline I32 load_i(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
 static inline void store_i(void* p, I32 x) { vst1q_u8(static_cast<uint8_t*>(p), vreinterpretq_u8_s32(x)); }
-static inline I32 broadcast(const void* p) { return vld1q_dup_s32(static_cast<const int32_t*>(p)); }
 static inline int8x16_t as_bytes(I32 x) { return vreinterpretq_s8_s32(x); }
 static inline uint8x16_t as_u8(I32 x) { return vreinterpretq_u8_s32(x); }
 static inline I32 from_u8(uint8x16_t x) { return vreinterpretq_s32_u8(x); }
 static inline I32 shift(I32 x, int n) { return from_u8(n < 0 ? as_u8(x) >> -n : as_u8(x) << n); }
 static inline I32 bits(I32 x, int mask) { return from_u8(vandq_u8(as_u8(x), vdupq_n_u8(uint8_t(mask)))); }
+static inline I32 high_bits(I32 x, int mask) { return mask == 15 ? shift(x, -4) : bits(shift(x, -4), mask); }
 static inline I32 choose_bits(I32 a, I32 b, int mask) {
     return from_u8(vbslq_u8(vdupq_n_u8(uint8_t(mask)), as_u8(a), as_u8(b)));
 }
 static inline I32 load_table(const void* p) { return load_i(p); }
 static inline I32 lookup(I32 table, I32 places) { return from_u8(vqtbl1q_u8(as_u8(table), as_u8(places))); }
 
-// sum + a . b, signed bytes, four of each a lane
-static inline I32 dot(I32 sum, I32 a, I32 b) {
+using Inputs = int8x16_t;
+static inline Inputs load_inputs(const int8_t* p) { return vld1q_s8(p); }
+
 #ifdef __ARM_FEATURE_DOTPROD
-    return vdotq_s32(sum, as_bytes(a), as_bytes(b));
-#else
-    // Two products of bytes in -127..127 fit 16 bits.
-    const int16x8_t low = vmull_s8(vget_low_s8(as_bytes(a)), vget_low_s8(as_bytes(b)));
-    const int16x8_t high = vmull_high_s8(as_bytes(a), as_bytes(b));
-    return vpadalq_s16(sum, vpaddq_s16(low, high));
-#endif
+
+// Never spread over the lanes: the products name a quad of the 16.
+struct Quad {
+    int8x16_t all;
+    int at;
+};
+static inline Quad quad_of(Inputs x, int quad) { return {x, quad}; }
+// sum + a . b, signed bytes, four of each a lane. Which quad is known once the loop around it is unrolled.
+static inline I32 dot(I32 sum, I32 a, Quad b) {
+    switch (b.at) {
+        case 0: return vdotq_laneq_s32(sum, as_bytes(a), b.all, 0);
+        case 1: return vdotq_laneq_s32(sum, as_bytes(a), b.all, 1);
+        case 2: return vdotq_laneq_s32(sum, as_bytes(a), b.all, 2);
+        default: return vdotq_laneq_s32(sum, as_bytes(a), b.all, 3);
+    }
 }
+
+#else
+
+using Quad = int8x16_t;
+static inline Quad quad_of(Inputs x, int quad) {
+    return vreinterpretq_s8_s32(vdupq_n_s32(vreinterpretq_s32_s8(x)[quad]));
+}
+// Two products of bytes in -127..127 fit 16 bits.
+static inline I32 dot(I32 sum, I32 a, Quad b) {
+    const int16x8_t low = vmull_s8(vget_low_s8(as_bytes(a)), vget_low_s8(b));
+    const int16x8_t high = vmull_high_s8(as_bytes(a), b);
+    return vpadalq_s16(sum, vpaddq_s16(low, high));
+}
+
+#endif
 
 // Codes fit signed bytes, so the unsigned dot product is the signed one.
 static inline int32_t group_start(int32_t first, int32_t second) { return first + second; }
 static inline I32 start_times(I32 start, int n) { return start << n; }
-static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return dot(sum, codes, activations); }
+static inline I32 group_dot(I32 sum, I32 codes, Quad activations) { return dot(sum, codes, activations); }
 template <bool>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) { return vmlaq_s32(acc, sum, scale); }
 
@@ -161,7 +186,7 @@ struct GroupScales {
 
 static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
-static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) { return dot(sum, weights, activations); }
+static inline I32 exact_dot(I32 sum, I32 weights, Quad activations) { return dot(sum, weights, activations); }
 
 // A group's scale, made for multiplying its codes: (code - 2^OFFSET_BITS) * scale as a byte, exact modulo 256.
 template <int OFFSET_BITS>
