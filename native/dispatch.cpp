@@ -4,6 +4,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #else
 #include <fstream>
 #endif
@@ -23,10 +27,16 @@ extern const Kernels kernels;
 namespace avx2 {
 extern const Kernels kernels;
 }
+namespace avxvnni {
+extern const Kernels kernels;
+}
 namespace avx512 {
 extern const Kernels kernels;
 }
 namespace avx512vnni {
+extern const Kernels kernels;
+}
+namespace amx {
 extern const Kernels kernels;
 }
 
@@ -70,6 +80,7 @@ const Feature features[] = {
     {"avx512vnni", [] { return Leaf(7, 0).bit(ECX, 11) && saves(0xe6); }},
     {"avx512bf16", [] { return Leaf(7, 1).bit(EAX, 5) && saves(0xe6); }},
     {"avxvnni", [] { return Leaf(7, 1).bit(EAX, 4) && saves(0x6); }},
+    {"amx-tile", [] { return Leaf(7, 0).bit(EDX, 24) && saves(0x60000); }},
     {"amx-int8", [] { return Leaf(7, 0).bit(EDX, 25) && saves(0x60000); }},
 };
 
@@ -83,6 +94,19 @@ bool has(std::initializer_list<const char*> names) {
     return true;
 }
 
+// Linux gives the 8 KiB of tile state only to processes that ask; a refusal means that there is none to have.
+bool has_matrix_unit() {
+#if defined(OCTUOR_EMULATE_AMX)
+    return true;
+#elif defined(__linux__)
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, and the state's bit in XCR0
+    static const bool found = has({"amx-tile", "amx-int8"}) && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+    return found;
+#else
+    return false;
+#endif
+}
+
 }  // namespace
 
 const std::vector<Implementation>& implementations() {
@@ -90,6 +114,7 @@ const std::vector<Implementation>& implementations() {
     static const std::vector<Implementation> all = {
         {"scalar", [] { return has({"sse4.2"}); }, &scalar::kernels},
         {"avx2", [] { return has({"sse4.2", "avx2", "fma", "f16c"}); }, &avx2::kernels},
+        {"avxvnni", [] { return has({"sse4.2", "avx2", "fma", "f16c", "avxvnni"}); }, &avxvnni::kernels},
         {"avx512", [] { return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl"}); },
          &avx512::kernels},
         {"avx512vnni",
@@ -97,6 +122,12 @@ const std::vector<Implementation>& implementations() {
              return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"});
          },
          &avx512vnni::kernels},
+        {"amx",
+         [] {
+             return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"}) &&
+                    has_matrix_unit();
+         },
+         &amx::kernels},
     };
     return all;
 }

@@ -5,6 +5,7 @@
 //   dot<N>(...)         N tokens times a tile as it is stored
 //   unpack<S>(tile, out)  the tile as int8 in q8's layout, made for exact_dot: [4 strips][64 quads][16 rows][4];
 //                       S is the instruction set's ByteScale
+//   open<P>(tile, out)  the tile as an OpenTile, where OPENS_TILES; P is the instruction set's GroupPairs
 // The layout of the tiles is described in docs/formats.md.
 #pragma once
 
@@ -13,8 +14,24 @@ namespace octuor::OCTUOR_ISA {
 constexpr int64_t ROWS = 64, INPUTS = 256, STRIP = 16, STRIPS = ROWS / STRIP;
 constexpr int64_t GROUP = 16, GROUPS = INPUTS / GROUP, QUADS = INPUTS / 4, LINE = 64;
 constexpr int64_t STEPS = 8;  // of an exact product over a tile, between which memory is fetched ahead
+constexpr int OPEN_STEPS = int(GROUPS / 2 * (ROWS / W / OPEN_TILE_VECTORS));
 constexpr int STRIP_VECTORS = int(STRIP) / W;
 constexpr int64_t STRIP_BYTES = QUADS * LINE;  // of int8 codes
+
+// The codes of one token as an open tile meets them: groups by twos, and in those inputs by twos in turn.
+struct OpenInputs {
+    int16_t codes[GROUPS / 2][8][2];
+    int16_t starts[GROUPS / 2][2];
+
+    void set(const int8_t* plain, const int32_t* group_starts) {
+        for (int64_t pair = 0; pair < GROUPS / 2; pair++)
+            for (int64_t odd = 0; odd < 2; odd++) {
+                const int64_t group = 2 * pair + odd;
+                for (int64_t i = 0; i < 8; i++) memcpy(&codes[pair][i][odd], plain + group * GROUP + 2 * i, 2);
+                starts[pair][odd] = int16_t(group_starts[group] + (group_starts[group] >> 16));
+            }
+    }
+};
 
 // 256 inputs of some tokens, rounded to int8. Codes lie by themselves, for they are what caches have to hold.
 struct Activations {
@@ -22,8 +39,9 @@ struct Activations {
     int32_t* group_starts;  // [n, 16]: -8 times the sum of each 16 codes, as group_start makes it
     int32_t* exact_starts;  // [n]
     float* scales;          // [n]
+    OpenInputs* open;       // [n]; made only where OPENS_TILES
     Activations from(int64_t t) const {
-        return {codes + t * INPUTS, group_starts + t * GROUPS, exact_starts + t, scales + t};
+        return {codes + t * INPUTS, group_starts + t * GROUPS, exact_starts + t, scales + t, open + t};
     }
 };
 
@@ -87,11 +105,65 @@ static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, Activat
     }
 }
 
-template <int OFFSET_BITS>
+// A tile with scales, opened for many tokens. Groups lie in pairs, so that a lane holds two inputs of each and its two
+// 16-bit sums are those of two groups: one multiplication gives both their scales.
+struct OpenTile {
+    alignas(64) uint8_t codes[STRIPS][GROUPS / 2][8][LINE];   // 16 rows x (two inputs of the even group, two of the odd)
+    alignas(64) int32_t scales[STRIPS][GROUPS / 2][STRIP];  // the even group's in the lower half, the odd one's above
+};
+
+// acc [N][64] += (the products of an open tile) . activations, times both scales. A function of its own, for with less
+// around it gcc 12 keeps the sums of a pair in registers.
+template <int N, int OFFSET_BITS>
+__attribute__((noinline)) static void open_tile_dot(const OpenTile& open, const uint8_t* tile,
+                                                    Activations x, float* acc, Ahead ahead, int lines_a_step) {
+    constexpr int V = OPEN_TILE_VECTORS;
+    for (int64_t v0 = 0; v0 < ROWS / W; v0 += V) {
+        const uint8_t* codes[V];
+        const int32_t* scales[V];
+        I32 sums[V][N];
+        for (int v = 0; v < V; v++) {
+            const int64_t row = (v0 + v) * W;
+            codes[v] = open.codes[row / STRIP][0][0] + row % STRIP * 4;
+            scales[v] = open.scales[row / STRIP][0] + row % STRIP;
+            for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
+        }
+        for (int64_t pair = 0; pair < GROUPS / 2; pair++) {
+            ahead.lines(lines_a_step);
+            I32 pair_sums[V][N];
+            for (int t = 0; t < N; t++)
+                for (int v = 0; v < V; v++)
+                    pair_sums[v][t] = start_times(broadcast(x.open[t].starts[pair]), OFFSET_BITS - 3);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++) {
+                I32 weights[V];
+                for (int v = 0; v < V; v++) weights[v] = load_i(codes[v] + (8 * pair + i) * LINE);
+                for (int t = 0; t < N; t++) {
+                    const I32 four = broadcast(x.open[t].codes[pair][i]);
+                    for (int v = 0; v < V; v++) pair_sums[v][t] = group_dot(pair_sums[v][t], weights[v], four);
+                }
+            }
+            for (int v = 0; v < V; v++) {
+                const I32 scale = load_i(scales[v] + pair * STRIP);
+                for (int t = 0; t < N; t++) sums[v][t] = group_add<false>(sums[v][t], pair_sums[v][t], scale);
+            }
+        }
+        for (int v = 0; v < V; v++) {
+            const F32 scale = row_scales(tile, (v0 + v) * W);
+            for (int t = 0; t < N; t++) {
+                float* at = acc + t * ROWS + (v0 + v) * W;
+                store(at, fma(to_f32(sums[v][t]), mul(scale, set1(x.scales[t])), load(at)));
+            }
+        }
+    }
+}
+
+template <int OFFSET, int LARGEST>
 struct ByteScale;  // defined where UNPACKS_TILES
+struct GroupPairs;      // defined where OPENS_TILES
 
 struct Q8 {
-    static constexpr bool HAS_SCALES = false;
+    static constexpr bool HAS_SCALES = false, OPENS = false;
     static constexpr int64_t BYTES = 2 * ROWS + ROWS * INPUTS;
 
     template <int N>
@@ -100,9 +172,13 @@ struct Q8 {
         exact_tile<N, true>(tile + 2 * ROWS, tile, x, acc, ahead, lines);
     }
 
-    template <template <int> class>
-    static inline void unpack(const uint8_t* tile, uint8_t* out) {
-        for (int64_t i = 0; i < ROWS * INPUTS; i += 4 * W) store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
+    template <template <int, int> class>
+    static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
+        for (int64_t step = 0; step < STEPS; step++) {
+            ahead.lines(lines_a_step);
+            for (int64_t i = step * ROWS * INPUTS / STEPS; i < (step + 1) * ROWS * INPUTS / STEPS; i += 4 * W)
+                store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
+        }
     }
 
     static inline float at(const uint8_t* tile, int64_t row, int64_t input) {
@@ -114,16 +190,21 @@ struct Q8 {
 
 // Codes in groups of 16 inputs, each group with a scale s of 5 bits. The bits of a code that MAIN and EXTRA have lie in
 // planes of their own: a line has 16 rows x 4 bytes, and with B bits of a code a byte of it has those of 8 / B quads.
-// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad. A code's weight is its place among the Qs,
-// less than 16; without them it is code - OFFSET.
+// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad. A code's q is its place's among the Qs, which
+// rise; without them it is code - OFFSET.
 template <int MAIN, int EXTRA, int S_MAX_, int... Q>
 struct Grouped {
     static constexpr bool HAS_SCALES = true, LOOKS_UP = sizeof...(Q) > 0;
     static constexpr int CODE = MAIN | EXTRA, N_CODES = CODE + 1, S_MAX = S_MAX_;
-    static constexpr int OFFSET_BITS = CODE < 16 ? 3 : CODE < 32 ? 4 : 5, OFFSET = 1 << OFFSET_BITS;
-    alignas(16) static constexpr uint8_t TABLE[16] = {uint8_t(Q + OFFSET)...};
+    static constexpr int QS[] = {Q..., 0};  // the last is none
+    static constexpr int LOWEST = LOOKS_UP ? QS[0] : -(N_CODES / 2), HIGHEST = LOOKS_UP ? QS[CODE] : N_CODES / 2 - 1;
+    // Products take q + OFFSET, 8 or a power of 2 above it.
+    static constexpr int OFFSET_BITS = LOWEST < -16 ? 5 : LOWEST < -8 ? 4 : 3, OFFSET = 1 << OFFSET_BITS;
+    alignas(16) static constexpr uint8_t FOR_PRODUCTS[16] = {uint8_t(Q + OFFSET)...};
+    alignas(16) static constexpr uint8_t FOR_SCALING[16] = {uint8_t(Q - LOWEST)...};
     static constexpr int MAIN_BITS = __builtin_popcount(MAIN), EXTRA_BITS = __builtin_popcount(EXTRA);
     static constexpr bool WIDE = OFFSET > 16;  // sums of a group of products take 17 bits
+    static constexpr bool OPENS = OPENS_TILES && !WIDE;
     static constexpr int EXTRA_GROUPS = EXTRA_BITS == 1 ? 2 : 1;  // that share a line of the extra plane
     static constexpr int64_t SIGNS = 2 * ROWS, SCALES = SIGNS + 2 * STRIPS * GROUPS;
     static constexpr int64_t CODES = SCALES + ROWS * GROUPS / 2;
@@ -143,7 +224,7 @@ struct Grouped {
     struct Pair {
         I32 even, odd;
     };
-    // q + OFFSET of pair p (0 or 1) of a group's quads, from their lines of the planes.
+    // The bytes, codes or the table's, of pair p (0 or 1) of a group's quads, from their lines of the planes.
     static inline Pair pair(I32 main, I32 extra, I32 table, int group, int p) {
         const int main_at = MAIN_BITS == 2 ? 2 * p : 0;
         const int extra_at = EXTRA_BITS == 1 ? group % 2 * 2 + p : 2 * p;
@@ -181,7 +262,7 @@ struct Grouped {
         const uint16_t* group_signs = signs(tile, strip);
         const int8_t* inputs = x.codes;
         const int32_t* starts = x.group_starts;
-        const I32 table = load_table(TABLE);
+        const I32 table = load_table(FOR_PRODUCTS);
         I32 sums[V][N];
         for (int v = 0; v < V; v++)
             for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
@@ -235,18 +316,20 @@ struct Grouped {
     }
 
     // q * s of every weight, as exact_weights has it.
-    template <template <int> class ByteScale>
-    static inline void unpack(const uint8_t* tile, uint8_t* out) {
-        const I32 table = load_table(TABLE);
+    template <template <int, int> class ByteScale>
+    static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
+        const I32 table = load_table(FOR_SCALING);
         for (int64_t strip = 0; strip < STRIPS; strip++)
-            for (int quarter = 0; quarter < 4; quarter++)
+            for (int quarter = 0; quarter < 4; quarter++) {
+                if (quarter % 2) ahead.lines(lines_a_step);
                 for (int first_row = 0; first_row < STRIP; first_row += W) {
                     const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
                     GroupScales group_scales = scales(tile, strip, quarter, first_row);
 #pragma GCC unroll 4
                     for (int g = 0; g < 4; g++) {
                         const int group = quarter * 4 + g;
-                        const ByteScale<OFFSET_BITS> scale(group_scales, signs(tile, strip) + group, first_row);
+                        const ByteScale<-LOWEST, HIGHEST - LOWEST> scale(group_scales, signs(tile, strip) + group,
+                                                                           first_row);
                         const uint8_t* extras = codes + STRIP_MAIN + group / EXTRA_GROUPS * LINE;
                         for (int p = 0; p < 2; p++) {
                             const int line = MAIN_BITS == 4 ? group * 2 + p : group;
@@ -258,6 +341,42 @@ struct Grouped {
                         }
                     }
                 }
+            }
+    }
+
+    template <class GroupPairs>
+    static inline void open(const uint8_t* tile, OpenTile* out) {
+        const I32 table = load_table(FOR_PRODUCTS);
+        for (int64_t strip = 0; strip < STRIPS; strip++)
+            for (int first_row = 0; first_row < STRIP; first_row += W) {
+                const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
+                GroupScales group_scales;
+                for (int pair_at = 0; pair_at < GROUPS / 2; pair_at++) {
+                    if (pair_at % 2 == 0) group_scales = scales(tile, strip, pair_at / 2, first_row);
+                    I32 scale[2];
+                    Pair pairs[2][2];
+#pragma GCC unroll 2
+                    for (int odd = 0; odd < 2; odd++) {
+                        const int group = 2 * pair_at + odd;
+                        scale[odd] = group_scales.template next<false>(signs(tile, strip) + group, first_row);
+                        const uint8_t* extras = codes + STRIP_MAIN + group / EXTRA_GROUPS * LINE;
+#pragma GCC unroll 2
+                        for (int p = 0; p < 2; p++) {
+                            const I32 main = load_i(codes + (MAIN_BITS == 4 ? group * 2 + p : group) * LINE);
+                            pairs[odd][p] = pair(main, EXTRA ? load_i(extras) : main, table, odd, p);
+                        }
+                    }
+                    store_i(out->scales[strip][pair_at] + first_row, GroupPairs::low(scale[0], scale[1]));
+                    uint8_t* to = out->codes[strip][pair_at][0] + first_row * 4;
+                    for (int p = 0; p < 2; p++, to += 4 * LINE) {
+                        const Pair a = pairs[0][p], b = pairs[1][p];
+                        store_i(to, GroupPairs::low(a.even, b.even));
+                        store_i(to + LINE, GroupPairs::high(a.even, b.even));
+                        store_i(to + 2 * LINE, GroupPairs::low(a.odd, b.odd));
+                        store_i(to + 3 * LINE, GroupPairs::high(a.odd, b.odd));
+                    }
+                }
+            }
     }
 
     static inline float at(const uint8_t* tile, int64_t row, int64_t input) {
@@ -268,8 +387,8 @@ struct Grouped {
         const uint8_t* codes = tile + CODES + strip * STRIP_CODES + row % STRIP * 4 + input % 4;
         int code = stored_bits<MAIN>(codes, input / 4);
         if constexpr (EXTRA != 0) code |= stored_bits<EXTRA>(codes + STRIP_MAIN, input / 4);
-        if constexpr (LOOKS_UP) code = TABLE[code];
-        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * (code - OFFSET));
+        const int q = LOOKS_UP ? QS[code] : code + LOWEST;
+        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * q);
     }
 
     // Where the bits of a quad's code lie in a plane with B bits of each.
@@ -291,7 +410,7 @@ struct Grouped {
 using Q6 = Grouped<0x0f, 0x30, 4>;
 using Q5 = Grouped<0x0f, 0x10, 8>;
 using Q4 = Grouped<0x0f, 0, 15>;
-using Q3 = Grouped<0x03, 0x04, 15, -8, -5, -3, -1, 0, 2, 3, 6>;
+using Q3 = Grouped<0x03, 0x04, 11, -11, -7, -4, -2, 0, 2, 5, 8>;
 using Q2 = Grouped<0x03, 0, 15, -8, -3, 1, 5>;
 
 // Calls f.operator()<Tile>() for a tiled format.

@@ -17,6 +17,7 @@
 #endif
 
 #include "formats.h"
+#include "kernels_amx.h"
 // The order matters: attention uses linear's register blocks.
 #include "kernels_linear.h"
 #include "kernels_attention.h"

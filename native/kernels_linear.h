@@ -6,7 +6,7 @@
 
 namespace octuor::OCTUOR_ISA {
 
-constexpr int64_t TOKEN_BLOCK = 128;     // tokens that share a pass over 64 rows: their int8 inputs stay in L2
+constexpr int64_t TOKEN_BLOCK = 256;     // tokens that share a pass over 64 rows: their int8 inputs stay in L2
 constexpr int64_t FEW_TOKENS = 4;        // up to here weights are read once, as stored; above, preparing them pays
 constexpr int64_t SMALL_WORK = 1 << 16;  // products; below this the threads' wake-up costs more than they save
 
@@ -14,7 +14,7 @@ enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, T
 
 static inline bool is_tiled(Format format) { return format >= Format::q8; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Runs f(i, thread) for i in [0, n): on the team, or here when it is not worth their while.
 template <class F>
@@ -63,6 +63,7 @@ static inline void round_inputs(const float* x, int64_t n, Activations to) {
     }
     *to.exact_starts = exact_start(all);
     *to.scales = scale;
+    if (OPENS_TILES) to.open->set(to.codes, to.group_starts);
 }
 
 // n tokens of width inputs, rounded: a column of Activations for each 256 inputs.
@@ -73,10 +74,12 @@ struct Rounded {
 
     static Rounded allocate(Team* team, int slot, int64_t n, int64_t width) {
         const int64_t all = n * ceil_div(width, INPUTS);
-        auto* codes = static_cast<int8_t*>(team->scratch(team, slot, size_t(all * (INPUTS + 4 * GROUPS + 4 + 4))));
+        constexpr int64_t bytes = INPUTS + 4 * GROUPS + 4 + 4 + (OPENS_TILES ? sizeof(OpenInputs) : 0);
+        auto* codes = static_cast<int8_t*>(team->scratch(team, slot, size_t(all * bytes + SPARE_TOKENS * INPUTS)));
         auto* group_starts = reinterpret_cast<int32_t*>(codes + all * INPUTS);
         int32_t* exact_starts = group_starts + all * GROUPS;
-        return {{codes, group_starts, exact_starts, reinterpret_cast<float*>(exact_starts + all)}, n};
+        auto* scales = reinterpret_cast<float*>(exact_starts + all);
+        return {{codes, group_starts, exact_starts, scales, reinterpret_cast<OpenInputs*>(scales + all)}, n};
     }
 };
 
@@ -196,15 +199,24 @@ static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, S
     }
 }
 
-// Calls f.operator()<N>(t) for the tokens t to t + N of every block of up to 4; a fifth is shared with the one before,
-// for a block of one cannot keep the multipliers busy.
-template <class F>
+// Calls f.operator()<N>(t) for the tokens t to t + N of every block, as few blocks of up to MOST as will do and as even
+// as can be: a block of one cannot keep the multipliers busy.
+template <int MOST = 4, class F>
 static inline void by_token_count(int64_t n, F f) {
+    static_assert(MOST <= 6);
     int64_t t = 0;
-    for (; n - t >= 4 && n - t != 5; t += 4) f.template operator()<4>(t);
-    if (n - t == 5 || n - t == 3) f.template operator()<3>(t), t += 3;
-    if (n - t == 2) f.template operator()<2>(t);
-    if (n - t == 1) f.template operator()<1>(t);
+    for (int64_t blocks = ceil_div(n, MOST); blocks > 0; blocks--) {
+        const int64_t here = ceil_div(n - t, blocks);
+        switch (here) {
+            case 1: f.template operator()<1>(t); break;
+            case 2: f.template operator()<2>(t); break;
+            case 3: f.template operator()<3>(t); break;
+            case 4: f.template operator()<4>(t); break;
+            case 5: f.template operator()<least(5, MOST)>(t); break;
+            case 6: f.template operator()<least(6, MOST)>(t); break;
+        }
+        t += here;
+    }
 }
 
 // then: what this thread reads next, fetched while the last tile is worked on; may be null.
@@ -214,16 +226,33 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
     alignas(64) uint8_t unpacked[ROWS * INPUTS];
     const int64_t blocks = ceil_div(w.in, INPUTS);
     const uint8_t* tile = static_cast<const uint8_t*>(w.data) + first_row / ROWS * blocks * Tile::BYTES;
+    const MatrixUnit unit(tokens.n > FEW_TOKENS);
     for (int64_t b = 0; b < blocks; b++, tile += Tile::BYTES) {
         Ahead ahead = {b + 1 < blocks ? tile + Tile::BYTES : then};
         const Activations inputs = x.tiled.at(b, tokens.first);
         if constexpr (UNPACKS_TILES) {
             if (tokens.n > FEW_TOKENS) {
-                Tile::template unpack<ByteScale>(tile, unpacked);
-                const int lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, 4) * STEPS));
-                by_token_count(tokens.n, [&]<int N>(int64_t t) {
+                // Unpacking takes about as long as a block of 4 tokens.
+                const int lines = int(ceil_div(Tile::BYTES / LINE, (ceil_div(tokens.n, TILE_TOKENS) + 1) * STEPS));
+                Tile::template unpack<ByteScale>(tile, unpacked, ahead.take(lines * int(STEPS)), lines);
+                const int64_t done = matrix_product(unpacked, tile, inputs, tokens.n, acc, &ahead,
+                                                    int(ceil_div(lines * STEPS, TILE_TOKENS)));
+                by_token_count<TILE_TOKENS>(tokens.n - done, [&]<int N>(int64_t i) {
                     const Ahead part = ahead.take(lines * int(STEPS));
+                    const int64_t t = done + i;
                     exact_tile<N, false>(unpacked, tile, inputs.from(t), acc + t * ROWS, part, lines);
+                });
+                continue;
+            }
+        }
+        if constexpr (Tile::OPENS) {
+            if (tokens.n > FEW_TOKENS) {
+                OpenTile open;
+                Tile::template open<GroupPairs>(tile, &open);
+                const int lines = int(ceil_div(Tile::BYTES / LINE, ceil_div(tokens.n, OPEN_TILE_TOKENS) * OPEN_STEPS));
+                by_token_count<OPEN_TILE_TOKENS>(tokens.n, [&]<int N>(int64_t t) {
+                    const Ahead part = ahead.take(lines * OPEN_STEPS);
+                    open_tile_dot<N, Tile::OFFSET_BITS>(open, tile, inputs.from(t), acc + t * ROWS, part, lines);
                 });
                 continue;
             }

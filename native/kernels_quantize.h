@@ -50,8 +50,8 @@ template <class Tile>
 struct Nearest {
     F32 inverse, least_q, most_q;
     Nearest(F32 s, F32 scale) : inverse(reciprocals(scale)) {
-        least_q = set1(float(-Tile::OFFSET)), most_q = set1(float(Tile::OFFSET - 1));
-        if (Tile::OFFSET * Tile::S_MAX > 127) {
+        least_q = set1(float(Tile::LOWEST)), most_q = set1(float(Tile::HIGHEST));
+        if (-Tile::LOWEST * Tile::S_MAX > 127) {
             const F32 magnitude = max(max(s, sub(set1(0.0f), s)), set1(1.0f));
             const F32 limit = round(sub(div(set1(127.0f), magnitude), set1(0.49f)));  // down; no quotient is above .875
             most_q = min(most_q, limit), least_q = max(least_q, sub(set1(0.0f), limit));
@@ -60,10 +60,10 @@ struct Nearest {
     F32 of(F32 weights) const {
         const F32 ideal = mul(weights, inverse);
         if constexpr (Tile::LOOKS_UP) {
-            F32 q = set1(float(Tile::TABLE[0] - Tile::OFFSET));
+            F32 q = set1(float(Tile::LOWEST));
             for (int i = 1; i < Tile::N_CODES; i++) {
-                const float below = float(Tile::TABLE[i - 1] - Tile::OFFSET), own = float(Tile::TABLE[i] - Tile::OFFSET);
-                q = where_less(set1((below + own) / 2), ideal, set1(own), q);
+                const float own = float(Tile::QS[i]), middle = (float(Tile::QS[i - 1]) + own) / 2;
+                q = where_less(set1(middle), ideal, set1(own), q);
             }
             return q;
         }
@@ -72,10 +72,10 @@ struct Nearest {
 };
 
 // The best sub-scales and codes under d, sub-scales from a range about the ideal one. Returns the d that fits them best
-// by least squares, 0 where all is 0; error: of all weights, squared.
+// by least squares, 0 where all is 0.
 template <class Tile>
-static float choose_codes(Places* row, float d, float* error) {
-    F32 along = set1(0.0f), power = set1(0.0f), errors = set1(0.0f);
+static float choose_codes(Places* row, float d) {
+    F32 along = set1(0.0f), power = set1(0.0f);
     const F32 inverse_d = set1(reciprocal(d)), most = set1(float(Tile::S_MAX));
     for (int64_t g = 0; g < GROUPS; g += W) {
         const F32 near = min(round(mul(load(row->ideals + g), inverse_d)), most);
@@ -94,7 +94,6 @@ static float choose_codes(Places* row, float d, float* error) {
                 best = where_less(sum, least_error, s, best);
                 least_error = min(sum, least_error);
             }
-        errors = add(errors, least_error);
         store(row->scales + g, best);
         const Nearest<Tile> nearest(best, mul(best, set1(d)));
         for (int64_t i = 0; i < GROUP; i++) {
@@ -105,14 +104,13 @@ static float choose_codes(Places* row, float d, float* error) {
             power = fma(exact, exact, power);
         }
     }
-    *error = sum(errors);
     return sum(along) * reciprocal(sum(power));
 }
 
 template <class Tile>
 static void search(Tile, TileRow* row) {
     Places places;
-    float largest_ideal = 0;
+    float largest = 0;
     for (int64_t g = 0; g < GROUPS; g++) {
         float extreme = 0;
         for (int64_t i = 0; i < GROUP; i++) {
@@ -120,14 +118,14 @@ static void search(Tile, TileRow* row) {
             places.weights[i * GROUPS + g] = w;
             if (fabsf(w) > extreme) extreme = fabsf(w);
         }
-        places.ideals[g] = extreme / float(Tile::OFFSET);  // the largest weight on the side that has the extra code
-        if (places.ideals[g] > largest_ideal) largest_ideal = places.ideals[g];
+        places.ideals[g] = extreme / float(-Tile::LOWEST);  // the largest weight on the side that reaches farther
+        if (extreme > largest) largest = extreme;
     }
-    float error;
-    row->d = widen(bf16_above(largest_ideal / float(Tile::S_MAX)));
-    const float fitted = choose_codes<Tile>(&places, row->d, &error);
+    const float reach = float(-Tile::LOWEST * Tile::S_MAX > 127 ? Tile::HIGHEST : -Tile::LOWEST) * Tile::S_MAX;
+    row->d = widen(bf16_above(largest / reach));
+    const float fitted = choose_codes<Tile>(&places, row->d);
     if (fitted > 0) row->d = widen(bf16_nearest(fitted));
-    choose_codes<Tile>(&places, row->d, &error);
+    choose_codes<Tile>(&places, row->d);
     for (int64_t g = 0; g < GROUPS; g++) {
         row->scales[g] = int8_t(places.scales[g]);
         for (int64_t i = 0; i < GROUP; i++) row->codes[g * GROUP + i] = int8_t(places.codes[i * GROUPS + g]);
@@ -182,13 +180,9 @@ static void write_row(Grouped<MAIN, EXTRA, S_MAX, Q...> format, const TileRow& r
     }
     uint8_t* codes = tile + Tile::CODES + strip * Tile::STRIP_CODES + in_strip * 4;
     for (int64_t i = 0; i < INPUTS; i++) {
-        int code = row.codes[i] + Tile::OFFSET;
+        int code = row.codes[i] - Tile::LOWEST;
         if constexpr (Tile::LOOKS_UP)
-            for (int c = 0; c < Tile::N_CODES; c++)
-                if (Tile::TABLE[c] == code) {
-                    code = c;
-                    break;
-                }
+            for (code = 0; Tile::QS[code] != row.codes[i];) code++;
         add_bits<MAIN>(format, codes, i, code);
         if constexpr (EXTRA != 0) add_bits<EXTRA>(format, codes + Tile::STRIP_MAIN, i, code);
     }

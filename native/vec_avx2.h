@@ -1,4 +1,5 @@
-// The vector interface on AVX2, FMA and F16C. vec_scalar.h says what each function means.
+// The vector interface on AVX2, FMA and F16C, with AVX-VNNI's dot products where the build has them.
+// vec_scalar.h says what each function means.
 #pragma once
 
 #include <immintrin.h>
@@ -16,10 +17,17 @@ struct bf16 {
 };
 
 constexpr int W = 8;
-constexpr bool UNPACKS_TILES = false;  // 2.5 instructions a quad with groups against 4 for exact products
+#ifdef __AVXVNNI__
+constexpr bool UNPACKS_TILES = true;
+constexpr int TILE_VECTORS = 2, TILE_TOKENS = 6;  // 12 sums, to hide the latency of vpdpbusd
+#else
+constexpr bool UNPACKS_TILES = false;  // 2.25 instructions a quad with opened groups against 4 for exact products
+constexpr int TILE_VECTORS = 2, TILE_TOKENS = 4;
+#endif
+constexpr bool OPENS_TILES = !UNPACKS_TILES;
+constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 2;
 constexpr int GROUPS_UNROLLED = 1;     // unrolled, gcc 12 hoists and spills until half of the work is moves
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;
-constexpr int TILE_VECTORS = 2;
 constexpr int QUADS_AT_ONCE = 1;
 
 using F32 = __m256;
@@ -141,6 +149,43 @@ static inline I32 load_table(const void* p) {
 }
 static inline I32 lookup(I32 table, I32 places) { return _mm256_shuffle_epi8(table, places); }
 
+// Which of W rows from first_row on have their bit set, of one bit for each of 16 rows.
+static inline I32 rows_set(const uint16_t* bits, int first_row) {
+    const I32 first = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const I32 row = first_row ? _mm256_slli_epi32(first, 8) : first;
+    return _mm256_cmpeq_epi32(_mm256_and_si256(set1_i(*bits), row), row);
+}
+
+#ifdef __AVXVNNI__
+
+// Assembly, because gcc 12 copies the accumulator before and after these intrinsics.
+static inline I32 dot_u8_i8(I32 acc, I32 unsigned_bytes, I32 signed_bytes) {
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(unsigned_bytes), "x"(signed_bytes));
+    return acc;
+}
+static inline I32 dot_i16(I32 acc, I32 a, I32 b) {
+    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
+    return acc;
+}
+
+// As in vec_avx512.h with VNNI.
+static inline int32_t group_start(int32_t first, int32_t second) { return first + second; }
+static inline I32 start_times(I32 start, int n) { return _mm256_slli_epi32(start, n); }
+static inline I32 group_dot(I32 sum, I32 codes, I32 activations) { return dot_u8_i8(sum, codes, activations); }
+template <bool WIDE>
+static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
+    return WIDE ? _mm256_add_epi32(acc, _mm256_mullo_epi32(sum, scale)) : dot_i16(acc, sum, scale);
+}
+template <bool WIDE>
+constexpr int32_t NEGATIVE = WIDE ? -16 : 0xfff0;
+constexpr int32_t NIBBLE = 0xf;
+
+static inline int32_t exact_start(int32_t activations) { return -128 * activations; }
+static inline I32 exact_weights(I32 stored) { return _mm256_xor_si256(stored, set1_i(int32_t(0x80808080))); }
+static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) { return dot_u8_i8(sum, weights, activations); }
+
+#else
+
 // A group's sum is kept as two int16 a lane, of inputs 0 1 and 2 3 of each quad. Each has its own part of the start, so
 // it ends as a sum of 8 products (code - offset) * activation, within 8 * 32 * 127 = 32512; on the way it may wrap.
 // Assembly, because gcc 12 puts off a chain of additions and spills all that is to be added.
@@ -159,22 +204,15 @@ template <bool>
 static inline I32 group_add(I32 acc, I32 sum, I32 scale) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(sum, scale));
 }
-struct GroupScales {
-    I32 nibbles;  // in both halves of a lane
-    GroupScales() = default;
-    GroupScales(const void* words, int part) : nibbles(load_i(words)) {
-        if (part) nibbles = _mm256_blend_epi16(nibbles, _mm256_srli_epi32(nibbles, 16), 0x55);
-        else nibbles = _mm256_blend_epi16(nibbles, _mm256_slli_epi32(nibbles, 16), 0xaa);
-    }
-    template <bool>
-    I32 next(const uint16_t* signs, int first_row) {
-        const I32 bits = _mm256_setr_epi32(0x10001, 0x20002, 0x40004, 0x80008, 0x100010, 0x200020, 0x400040, 0x800080);
-        const I32 row = first_row ? _mm256_slli_epi16(bits, 8) : bits;
-        const I32 negative = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(int16_t(*signs)), row), row);
-        const I32 nibble = _mm256_and_si256(nibbles, set1_i(0x000f000f));
-        nibbles = _mm256_srli_epi16(nibbles, 4);
-        return _mm256_or_si256(nibble, _mm256_slli_epi16(negative, 4));
-    }
+template <bool>
+constexpr int32_t NEGATIVE = int32_t(0xfff0fff0);
+constexpr int32_t NIBBLE = 0xf000f;
+
+// The inputs 0 1, or 2 3, of two groups' quads in one lane. The sum of a group's 16 products (code - offset) * activation
+// fits 16 bits; what it passes on the way there may wrap.
+struct GroupPairs {
+    static I32 low(I32 a, I32 b) { return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa); }
+    static I32 high(I32 a, I32 b) { return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa); }
 };
 
 static inline int32_t exact_start(int32_t) { return 0; }
@@ -184,5 +222,52 @@ static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
     I32 pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(activations, weights));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+
+#endif
+
+struct GroupScales {
+    I32 nibbles;
+    GroupScales() = default;
+    GroupScales(const void* words, int part) : nibbles(load_i(words)) {
+#ifdef __AVXVNNI__
+        if (part) nibbles = _mm256_srli_epi32(nibbles, 16);
+#else  // in both halves of a lane
+        if (part) nibbles = _mm256_blend_epi16(nibbles, _mm256_srli_epi32(nibbles, 16), 0x55);
+        else nibbles = _mm256_blend_epi16(nibbles, _mm256_slli_epi32(nibbles, 16), 0xaa);
+#endif
+    }
+    I32 next_nibbles() {
+        const I32 lowest = _mm256_and_si256(nibbles, set1_i(NIBBLE));
+        nibbles = _mm256_srli_epi16(nibbles, 4);
+        return lowest;
+    }
+    template <bool WIDE>
+    I32 next(const uint16_t* signs, int first_row) {
+        const I32 negative = _mm256_and_si256(rows_set(signs, first_row), set1_i(NEGATIVE<WIDE>));
+        return _mm256_or_si256(next_nibbles(), negative);
+    }
+};
+
+#ifdef __AVXVNNI__
+
+// As in vec_avx512.h.
+template <int OFFSET, int LARGEST>
+struct ByteScale {
+    I32 below_0, size, offset;
+    ByteScale(GroupScales& scales, const uint16_t* signs, int first_row) : below_0(rows_set(signs, first_row)) {
+        const I32 magnitude = _mm256_abs_epi32(_mm256_or_si256(scales.next_nibbles(), _mm256_slli_epi32(below_0, 4)));
+        const I32 each = _mm256_blendv_epi8(set1_i(OFFSET), set1_i(LARGEST - OFFSET), below_0);
+        const I32 low_byte = _mm256_broadcastsi128_si256(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
+        size = _mm256_or_si256(magnitude, _mm256_slli_epi32(magnitude, 16));
+        offset = _mm256_sub_epi32(set1_i(128), _mm256_mullo_epi16(magnitude, each));
+        offset = _mm256_shuffle_epi8(offset, low_byte);
+    }
+    I32 times(I32 codes) const {
+        const I32 turned = _mm256_blendv_epi8(codes, _mm256_sub_epi8(set1_i(LARGEST * 0x01010101), codes), below_0);
+        return _mm256_add_epi8(_mm256_mullo_epi16(turned, size), offset);
+    }
+};
+
+#endif
 
 }  // namespace octuor::OCTUOR_ISA

@@ -22,9 +22,11 @@ constexpr bool UNPACKS_TILES = true;
 #else
 constexpr bool UNPACKS_TILES = false;
 #endif
+constexpr bool OPENS_TILES = !UNPACKS_TILES;
+constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 2;
 constexpr int GROUPS_UNROLLED = 4;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
-constexpr int TILE_VECTORS = 4;
+constexpr int TILE_VECTORS = 4, TILE_TOKENS = 4;
 constexpr int QUADS_AT_ONCE = 1;
 
 using F32 = __m512;
@@ -178,6 +180,11 @@ template <bool>
 constexpr int32_t NEGATIVE = int32_t(0xfff0fff0);
 constexpr int32_t NIBBLE = 0xf000f;
 
+struct GroupPairs {
+    static I32 low(I32 a, I32 b) { return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16)); }
+    static I32 high(I32 a, I32 b) { return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(a, 16), b); }
+};
+
 static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
 static inline I32 exact_dot(I32 sum, I32 weights, I32 activations) {
@@ -213,25 +220,25 @@ struct GroupScales {
 
 #ifdef __AVX512VNNI__
 
-// A group's scale, made for multiplying its codes: (code - offset) * scale + 128 as a byte; offset is 2^OFFSET_BITS and
-// codes are less than twice that. A negative scale turns the code over, -(code - offset) = (2 offset - 1 - code) -
-// (offset - 1), so that products fit a byte and one 16-bit multiplication makes two.
-template <int OFFSET_BITS>
+// A group's scale, made for multiplying its codes: (code - OFFSET) * scale + 128 as a byte, for codes of 0..LARGEST. A
+// negative scale turns the code over, -(code - OFFSET) = (LARGEST - code) - (LARGEST - OFFSET), so that products fit a
+// byte and one 16-bit multiplication makes two.
+template <int OFFSET, int LARGEST>
 struct ByteScale {
-    I32 flip, size, offset;
-    ByteScale(GroupScales& scales, const uint16_t* signs, int) {
-        const __mmask16 below_0 = *signs;
+    __mmask16 below_0;
+    I32 size, offset;
+    ByteScale(GroupScales& scales, const uint16_t* signs, int) : below_0(*signs) {
         const I32 nibbles = scales.next_nibbles();
         const I32 magnitude = _mm512_mask_sub_epi32(nibbles, below_0, set1_i(16), nibbles);
-        const I32 offsets = _mm512_sub_epi32(set1_i(128), _mm512_slli_epi32(magnitude, OFFSET_BITS));
         const I32 low_byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // of each lane, four times
-        flip = _mm512_maskz_mov_epi32(below_0, set1_i(((2 << OFFSET_BITS) - 1) * 0x01010101));
         size = _mm512_or_si512(magnitude, _mm512_slli_epi32(magnitude, 16));
-        offset = _mm512_mask_add_epi32(offsets, below_0, offsets, magnitude);
+        const I32 each = _mm512_mask_mov_epi32(set1_i(OFFSET), below_0, set1_i(LARGEST - OFFSET));
+        offset = _mm512_sub_epi32(set1_i(128), _mm512_mullo_epi16(magnitude, each));
         offset = _mm512_shuffle_epi8(offset, low_byte);
     }
     I32 times(I32 codes) const {
-        return _mm512_add_epi8(_mm512_mullo_epi16(_mm512_xor_si512(codes, flip), size), offset);
+        const I32 turned = _mm512_mask_sub_epi32(codes, below_0, set1_i(LARGEST * 0x01010101), codes);
+        return _mm512_add_epi8(_mm512_mullo_epi16(turned, size), offset);
     }
 };
 

@@ -17,10 +17,11 @@ struct bf16 {
 };
 
 constexpr int W = 4;
-constexpr bool UNPACKS_TILES = true;
+constexpr bool UNPACKS_TILES = true, OPENS_TILES = false;
+constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 1;
 constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
-constexpr int TILE_VECTORS = 4;
+constexpr int TILE_VECTORS = 4, TILE_TOKENS = 4;
 constexpr int QUADS_AT_ONCE = 4;
 
 using F32 = float32x4_t;
@@ -112,6 +113,7 @@ static inline void prefetch(const void* p) { __builtin_prefetch(p); }
 
 static inline I32 load_i(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
 static inline void store_i(void* p, I32 x) { vst1q_u8(static_cast<uint8_t*>(p), vreinterpretq_u8_s32(x)); }
+static inline I32 broadcast(const void* p) { return vld1q_dup_s32(static_cast<const int32_t*>(p)); }
 static inline int8x16_t as_bytes(I32 x) { return vreinterpretq_s8_s32(x); }
 static inline uint8x16_t as_u8(I32 x) { return vreinterpretq_u8_s32(x); }
 static inline I32 from_u8(uint8x16_t x) { return vreinterpretq_s32_u8(x); }
@@ -188,14 +190,14 @@ static inline int32_t exact_start(int32_t) { return 0; }
 static inline I32 exact_weights(I32 stored) { return stored; }
 static inline I32 exact_dot(I32 sum, I32 weights, Quad activations) { return dot(sum, weights, activations); }
 
-// A group's scale, made for multiplying its codes: (code - 2^OFFSET_BITS) * scale as a byte, exact modulo 256.
-template <int OFFSET_BITS>
+// A group's scale, made for multiplying its codes: (code - OFFSET) * scale as a byte, exact modulo 256.
+template <int OFFSET, int>
 struct ByteScale {
     int8x16_t size, offset;
     ByteScale(GroupScales& scales, const uint16_t* signs, int first_row) {
         const uint8_t low_byte[16] = {0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12};  // of each lane, four times
         size = vqtbl1q_s8(as_bytes(scales.next<false>(signs, first_row)), vld1q_u8(low_byte));
-        offset = vnegq_s8(vshlq_n_s8(size, OFFSET_BITS));
+        offset = vmulq_s8(size, vdupq_n_s8(-OFFSET));
     }
     I32 times(I32 codes) const { return vreinterpretq_s32_s8(vmlaq_s8(offset, as_bytes(codes), size)); }
 };

@@ -21,9 +21,11 @@ struct bf16 {
 
 constexpr int W = 4;
 constexpr bool UNPACKS_TILES = false;  // whether prompts gain from unpacking a tile of q4 to exact int8 first
+constexpr bool OPENS_TILES = false;
+constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 1;
 constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;  // register block of float products
-constexpr int TILE_VECTORS = 2;                      // row vectors at once in exact products
+constexpr int TILE_VECTORS = 2, TILE_TOKENS = 4;     // register block of exact products
 constexpr int QUADS_AT_ONCE = 1;                     // quads of inputs that exact products load together
 
 struct F32 {

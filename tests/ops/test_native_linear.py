@@ -62,6 +62,22 @@ def test_a_tiled_product_is_near_that_of_the_unrounded_inputs(isa: str, row: For
 
 
 @ALL
+@pytest.mark.parametrize("name", [name for name, row in FORMATS.items() if row.is_tiled])
+def test_sums_of_the_largest_products_do_not_overflow(isa: str, name: str) -> None:
+    ops = NativeOps(isa, threads=1)
+    w = np.ones((130, 512), dtype=np.float32)
+    w[1::2] *= -1
+    w[2::3, 1::2] *= -1
+    weight = Weight(FORMATS[name].quantize(w), w.shape, FORMATS[name])
+    x = np.ones((18, 512), dtype=np.float32)
+    x[1::2] *= -1
+    x[2::3, 1::2] *= -1
+    for n_tokens in (1, 2, 18):
+        found = ops.linear(x[:n_tokens], ops.put(weight))
+        assert relative_error(found, definitions.linear(x[:n_tokens], weight)) < FLOAT32, n_tokens
+
+
+@ALL
 @EACH_FORMAT
 def test_only_the_result_is_written(isa: str, row: Format) -> None:
     context = _native.Context(isa, 2)
