@@ -10,7 +10,7 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat test test-parity test-aarch64 lint format bench clean
+.PHONY: chat test test-parity test-aarch64 test-aarch64-python lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
@@ -28,6 +28,10 @@ test-aarch64:
 	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=native/tests/aarch64.cmake -DOCTUOR_EXTENSION=OFF -DOCTUOR_COMPARE=ON
 	cmake --build build/aarch64
 	ctest --test-dir build/aarch64 --verbose --no-tests=error
+
+test-aarch64-python: $(VENV)/.venv
+	@$(BIN)/python -m pip install --quiet nanobind
+	native/tests/aarch64_python.sh build/aarch64-python $(BIN)/python
 
 lint: $(VENV)/.octuor $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .

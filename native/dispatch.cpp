@@ -12,7 +12,6 @@
 #include <fstream>
 #endif
 #if defined(__aarch64__)
-#include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
 
@@ -160,10 +159,15 @@ extern const Kernels kernels;
 namespace dotprod {
 extern const Kernels kernels;
 }
+namespace i8mm {
+extern const Kernels kernels;
+}
 
 namespace {
 
-bool has_dotprod() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+// Bits: Linux's arch/arm64/include/uapi/asm/hwcap.h; older copies of it lack the second.
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }
+bool has_i8mm() { return getauxval(AT_HWCAP2) >> 13 & 1; }
 
 }  // namespace
 
@@ -172,6 +176,7 @@ const std::vector<Implementation>& implementations() {
         {"scalar", [] { return true; }, &scalar::kernels},
         {"neon", [] { return true; }, &neon::kernels},  // part of every aarch64
         {"dotprod", has_dotprod, &dotprod::kernels},
+        {"i8mm", [] { return has_dotprod() && has_i8mm(); }, &i8mm::kernels},
     };
     return all;
 }
@@ -180,6 +185,7 @@ const std::vector<Implementation>& implementations() {
 std::vector<std::string> cpu_features() {
     std::vector<std::string> found = {"asimd"};
     if (has_dotprod()) found.emplace_back("asimddp");
+    if (has_i8mm()) found.emplace_back("i8mm");
     return found;
 }
 

@@ -17,7 +17,11 @@
 #endif
 
 #include "formats.h"
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include "kernels_i8mm.h"
+#else
 #include "kernels_amx.h"
+#endif
 // The order matters: attention uses linear's register blocks.
 #include "kernels_linear.h"
 #include "kernels_attention.h"
