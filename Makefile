@@ -45,6 +45,7 @@ format: $(VENV)/.octuor $(VENV)/.lint
 bench: $(VENV)/.octuor
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/octuor bench --geometry mixtral-8x7b --layers 2 --prompt 128,512 --batch 1,8
 
 clean:
 	rm -rf build dist $(VENV)

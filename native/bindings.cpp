@@ -10,8 +10,10 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "dispatch.h"
@@ -114,7 +116,15 @@ struct Leaf {
 
 class Context {
  public:
-    Context(const std::string& isa, int n_threads) : kernels_(find(isa)), pool_(checked(n_threads)) {}
+    Context(const std::string& isa, int n_threads, const std::vector<int>& cpus)
+    try : kernels_(find(isa)), pool_(checked(n_threads), cpus) {
+        if (pool_.refused_cpu() >= 0)
+            fail("BackendError", "pin: expected CPUs this process may run on, found " +
+                                     std::to_string(pool_.refused_cpu()) + "; see `taskset -p` or the container's");
+    } catch (const std::system_error& error) {
+        fail("BackendError", "threads: expected the system to start " + std::to_string(n_threads) + ", found " +
+                                 error.what() + "; ask for fewer or raise `ulimit -u`");
+    }
 
     int n_threads() const { return pool_.n_threads(); }
 
@@ -245,6 +255,24 @@ class Context {
         return rate;
     }
 
+    // Kind of number, instruction and 1e9 operations a second, of those that this machine has.
+    std::vector<std::tuple<std::string, std::string, double>> peaks() {
+        const std::pair<const char*, const Peak*> all[] = {
+            {"int8", kernels_->int8_peak}, {"f32", kernels_->f32_peak}, {"bf16", kernels_->bf16_peak}};
+        const std::vector<std::string> features = cpu_features();
+        std::vector<std::tuple<std::string, std::string, double>> found;
+        for (const auto& [kind, peak] : all) {
+            if (!peak->instruction) continue;
+            if (peak->feature && std::find(features.begin(), features.end(), peak->feature) == features.end()) continue;
+            double rate = 0;
+            call([&, peak = peak](Team* team) { rate = peak_rate(team, *peak); });
+            found.emplace_back(kind, peak->instruction, rate);
+        }
+        return found;
+    }
+
+    double kernel_seconds() const { return kernel_s_; }
+
  private:
     static int checked(int n_threads) {
         if (n_threads < 1 || n_threads > 1024)
@@ -321,11 +349,14 @@ class Context {
     void call(F f) {
         nb::gil_scoped_release released;
         std::lock_guard<std::mutex> held(pool_.mutex);
+        const auto start = std::chrono::steady_clock::now();
         f(pool_.team());
+        kernel_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
 
     const Kernels* kernels_;
     Pool pool_;
+    double kernel_s_ = 0;  // spent in kernels, of all calls
     RopeTable rope_;
 };
 
@@ -341,7 +372,8 @@ NB_MODULE(_native, m) {
         .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
         .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });
     nb::class_<Context>(m, "Context")
-        .def(nb::init<const std::string&, int>(), "isa"_a, "n_threads"_a)
+        .def(nb::init<const std::string&, int, const std::vector<int>&>(), "isa"_a, "n_threads"_a,
+             "cpus"_a = std::vector<int>())
         .def_prop_ro("n_threads", &Context::n_threads)
         .def("embed", &Context::embed, "weight"_a, nb::arg("tokens").noconvert(), nb::arg("out").noconvert())
         .def("rms_norm", &Context::rms_norm, nb::arg("x").noconvert(), nb::arg("weight").noconvert(), "eps"_a,
@@ -358,13 +390,14 @@ NB_MODULE(_native, m) {
         .def("moe", &Context::moe, nb::arg("x").noconvert(), nb::arg("experts").noconvert(),
              nb::arg("weights").noconvert(), "all_experts"_a, nb::arg("out").noconvert())
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("out").noconvert())
-        .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a);
+        .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
+        .def("peaks", &Context::peaks)
+        .def_prop_ro("kernel_seconds", &Context::kernel_seconds);
     m.def("implementations", [] {
         std::vector<std::tuple<std::string, bool>> list;
         for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());
         return list;
     });
-    m.def("usable_cpus", usable_cpus);
     m.def("cpu_name", cpu_name);
     m.def("cpu_features", cpu_features);
 }

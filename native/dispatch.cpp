@@ -35,6 +35,9 @@ extern const Kernels kernels;
 namespace avx512vnni {
 extern const Kernels kernels;
 }
+namespace avx512bf16 {
+extern const Kernels kernels;
+}
 namespace amx {
 extern const Kernels kernels;
 }
@@ -121,9 +124,16 @@ const std::vector<Implementation>& implementations() {
              return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"});
          },
          &avx512vnni::kernels},
+        {"avx512bf16",
+         [] {
+             return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni",
+                         "avx512bf16"});
+         },
+         &avx512bf16::kernels},
         {"amx",
          [] {
-             return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"}) &&
+             return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni",
+                         "avx512bf16"}) &&
                     has_matrix_unit();
          },
          &amx::kernels},

@@ -17,20 +17,25 @@
 #endif
 
 #include "formats.h"
+// The order matters: each uses what those before it have.
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 #include "kernels_i8mm.h"
 #else
 #include "kernels_amx.h"
 #endif
-// The order matters: attention uses linear's register blocks.
 #include "kernels_linear.h"
+#include "kernels_norm.h"
+#include "kernels_attention_blocks.h"
+#include "kernels_attention_few.h"
 #include "kernels_attention.h"
 #include "kernels_moe.h"
 #include "kernels_quantize.h"
+#include "kernels_probe.h"
 
 namespace octuor::OCTUOR_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, quantize};
+const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, quantize,
+                         &int8_peak, &f32_peak, &bf16_peak};
 
 }  // namespace octuor::OCTUOR_ISA

@@ -90,6 +90,14 @@ struct RouteCall {
     float* weights;    // [T, A]
 };
 
+// A loop over one instruction (or the few that stand for it), for what the machine can do at most.
+struct Peak {
+    const char* instruction;  // null: this set has none
+    const char* feature;      // of cpu_features() that it needs beyond the set's own; null: none
+    int64_t ops_per_round;
+    void (*run)(int64_t rounds);
+};
+
 struct Kernels {
     void (*embed)(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out);
     void (*rms_norm)(Team*, const float* x, const float* weight, int64_t n_tokens, int64_t dim, float eps, float* out);
@@ -102,6 +110,7 @@ struct Kernels {
     void (*moe)(Team*, const MoeCall*);
     // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
     int64_t (*quantize)(Team*, const Matrix* from, Format to, uint8_t* storage);
+    const Peak *int8_peak, *f32_peak, *bf16_peak;
 };
 
 }  // namespace octuor

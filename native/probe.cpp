@@ -1,9 +1,13 @@
 #include "probe.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 namespace octuor {
@@ -11,7 +15,11 @@ namespace octuor {
 namespace {
 
 constexpr size_t CHUNK = 1 << 20, LINE = 64, AHEAD = 64 * LINE;
+constexpr size_t HUGE_PAGE = size_t(2) << 20;
 constexpr int PASSES = 7;
+// A peak's loop runs in tasks of so many seconds, so that a thread that is held up leaves its share to the others.
+constexpr double TASK_S = 50e-6;
+constexpr int64_t TASKS_A_THREAD = 256, FIRST_ROUNDS = 2000;
 
 struct Reads {
     uint8_t* data;
@@ -36,22 +44,59 @@ void read(void* context, int64_t i, int) {
     reads.sums[size_t(i)] = sums[0] + sums[1] + sums[2] + sums[3];
 }
 
+// Memory on huge pages where the machine allows: with small ones, page tables are part of what is read.
+std::unique_ptr<uint8_t[], decltype(&std::free)> huge(size_t n_bytes) {
+    const size_t size = (n_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    auto* memory = static_cast<uint8_t*>(std::aligned_alloc(HUGE_PAGE, size));
+    if (!memory) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+    madvise(memory, size, MADV_HUGEPAGE);
+#endif
+    return {memory, &std::free};
+}
+
+struct Rounds {
+    const Peak* peak;
+    int64_t n;
+};
+
+void run_rounds(void* context, int64_t, int) {
+    const auto& rounds = *static_cast<Rounds*>(context);
+    rounds.peak->run(rounds.n);
+}
+
+template <class F>
+double seconds(F f) {
+    const auto start = std::chrono::steady_clock::now();
+    f();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Units of work a second, in 1e9.
+template <class F>
+double median_rate(double work, F f) {
+    double rates[PASSES];
+    for (double& rate : rates) rate = work / seconds(f) / 1e9;
+    std::sort(rates, rates + PASSES);
+    return rates[PASSES / 2];
+}
+
 }  // namespace
 
 double read_bandwidth(Team* team, size_t n_bytes) {
     const size_t chunks = std::max<size_t>(n_bytes / CHUNK, 1);
-    const std::unique_ptr<uint8_t[]> memory(new uint8_t[chunks * CHUNK + AHEAD]);
+    const auto memory = huge(chunks * CHUNK + AHEAD);
     Reads reads = {memory.get(), std::vector<uint64_t>(chunks)};
     team->run(team, int64_t(chunks), fill, &reads);
-    std::vector<double> rates;
-    for (int pass = 0; pass < PASSES; pass++) {
-        const auto start = std::chrono::steady_clock::now();
-        team->run(team, int64_t(chunks), read, &reads);
-        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-        rates.push_back(double(chunks * CHUNK) / took.count() / 1e9);
-    }
-    std::sort(rates.begin(), rates.end());
-    return rates[PASSES / 2];
+    return median_rate(double(chunks * CHUNK), [&] { team->run(team, int64_t(chunks), read, &reads); });
+}
+
+double peak_rate(Team* team, const Peak& peak) {
+    peak.run(FIRST_ROUNDS);  // the CPU's clock and its wide units may need a moment
+    const double first = seconds([&] { peak.run(FIRST_ROUNDS); });
+    Rounds rounds = {&peak, std::max(int64_t(FIRST_ROUNDS * TASK_S / first), int64_t(1))};
+    const int64_t n = TASKS_A_THREAD * team->n_threads;
+    return median_rate(double(n * rounds.n * peak.ops_per_round), [&] { team->run(team, n, run_rounds, &rounds); });
 }
 
 }  // namespace octuor

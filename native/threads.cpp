@@ -1,13 +1,13 @@
 #include "threads.h"
 
+#if defined(__linux__)
+#include <pthread.h>
 #include <sched.h>
+#endif
 
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <new>
-#include <string>
 
 namespace octuor {
 
@@ -35,40 +35,49 @@ void wait_change(std::atomic<uint32_t>& value, uint32_t old) {
     value.wait(old, std::memory_order_acquire);
 }
 
-double cgroup_cpus() {
-    std::ifstream file("/sys/fs/cgroup/cpu.max");  // "max 100000" or "150000 100000": quota and period
-    std::string quota;
-    double period = 0;
-    if (!(file >> quota >> period) || quota == "max" || period <= 0) return INFINITY;
-    return std::strtod(quota.c_str(), nullptr) / period;
+// Keeps a thread on one CPU; false where the system refuses or has no such thing.
+bool pin(std::thread& thread, int cpu) {
+#if defined(__linux__)
+    if (cpu < 0 || cpu >= CPU_SETSIZE) return false;
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    CPU_SET(cpu, &mask);
+    return pthread_setaffinity_np(thread.native_handle(), sizeof mask, &mask) == 0;
+#else
+    (void)thread, (void)cpu;
+    return false;
+#endif
 }
 
 }  // namespace
 
-int usable_cpus() {
-    int n = int(std::thread::hardware_concurrency());
-    cpu_set_t mask;
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0) n = CPU_COUNT(&mask);
-    const double quota = std::ceil(cgroup_cpus());
-    if (quota < n) n = int(quota);
-    return n < 1 ? 1 : n;
-}
-
-Pool::Pool(int n_threads)
+Pool::Pool(int n_threads, const std::vector<int>& cpus)
     : team_{this, n_threads,
             [](Team* team, int64_t n, void (*task)(void*, int64_t, int), void* context) {
                 static_cast<Pool*>(team->self)->run(n, task, context);
             },
             [](Team* team, int slot, size_t n) { return static_cast<Pool*>(team->self)->scratch(slot, n); }} {
-    for (int i = 1; i < n_threads; i++) threads_.emplace_back([this, i] { work(i); });
+    try {
+        for (int i = 1; i < n_threads; i++) {
+            threads_.emplace_back([this, i] { work(i); });
+            if (size_t(i) < cpus.size() && !pin(threads_.back(), cpus[size_t(i)])) refused_cpu_ = cpus[size_t(i)];
+        }
+    } catch (...) {  // the system starts no more of them
+        stop();
+        throw;
+    }
 }
 
 Pool::~Pool() {
+    stop();
+    for (Memory& memory : memory_) std::free(memory.at);
+}
+
+void Pool::stop() {
     stop_ = true;
     generation_.fetch_add(1);
     generation_.notify_all();
     for (std::thread& thread : threads_) thread.join();
-    for (Memory& memory : memory_) std::free(memory.at);
 }
 
 void Pool::run(int64_t n, void (*task)(void*, int64_t, int), void* context) {

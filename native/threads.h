@@ -11,20 +11,22 @@
 
 namespace octuor {
 
-// CPUs that this process may use: its affinity mask, capped by the control group's quota.
-int usable_cpus();
-
 // A pool of threads that wait between calls: for some tens of microseconds spinning, as the next part of a
 // forward pass comes soon, then asleep. One call uses it at a time; hold `mutex` around the call.
 class Pool {
  public:
-    explicit Pool(int n_threads);  // n_threads >= 1, the caller included
+    // n_threads >= 1, the caller included. cpus: empty, or a CPU for each thread: thread i is kept on cpus[i], but
+    // for thread 0, which is the caller's and stays where the system puts it (beside busy ones that is cpus[0]).
+    // Throws std::system_error if the system does not start as many.
+    Pool(int n_threads, const std::vector<int>& cpus);
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
 
     int n_threads() const { return team_.n_threads; }
     Team* team() { return &team_; }
+    // A CPU of those asked for on which no thread could be kept; -1: each is on its own.
+    int refused_cpu() const { return refused_cpu_; }
     std::mutex mutex;
 
  private:
@@ -32,6 +34,7 @@ class Pool {
     void* scratch(int slot, size_t n);
     void work(int thread);
     void take_tasks(int thread);
+    void stop();
 
     // A job is open while tasks may be left; a thread joins an open job, so one that wakes late holds up nobody.
     // state: generation << 16 | open << 15 | threads inside
@@ -51,6 +54,7 @@ class Pool {
     static constexpr int SLOTS = 8;
     Memory memory_[SLOTS];
     Team team_;
+    int refused_cpu_ = -1;
     std::vector<std::thread> threads_;
 };
 

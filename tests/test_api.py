@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Sequence
@@ -14,13 +15,14 @@ import pytest
 import octuor
 from octuor.api import POCKET, Model, load, make_ops
 from octuor.batch import whole
-from octuor.checkpoint import Checkpoint, open_checkpoint
+from octuor.checkpoint import Checkpoint, memory, open_checkpoint
 from octuor.errors import BackendError, CheckpointError, RequestError, TokenizerError
 from octuor.generate import PREFILL_CHUNK
 from octuor.model import forward, logits
 from octuor.ops.native import NativeOps
 from octuor.ops.reference import ReferenceOps
 from octuor.sampling import SamplingParams
+from octuor.tools.convert import convert
 from octuor.train.recipe import read_recipe
 from tiny_models import EOS, SCRIPTED, TINY, random_checkpoint, scripted_checkpoint, write_model
 from tokenizer_file import mixtral_tokenizer
@@ -58,6 +60,32 @@ def test_load_a_pack(tmp_path: Path, backend: str) -> None:
     generation = model.chat(HELLO, GREEDY)
     assert "".join(token.text for token in generation) == "Hi there." == generation.text
     assert generation.finish_reason == "stop"
+
+
+def test_resident_weights_are_the_mapped_ones(tmp_path: Path) -> None:
+    path = convert(random_checkpoint(), tmp_path / "x.octuor", "q4").path
+    seen: list[tuple[int, int]] = []
+    resident = load(path, threads=1, resident=True, on_load=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (path.stat().st_size, path.stat().st_size)
+    assert resident.page_in is None
+    mapped = load(path, threads=1)
+    for name in mapped.checkpoint.names:
+        np.testing.assert_array_equal(resident.checkpoint.get(name).data, mapped.checkpoint.get(name).data)
+    np.testing.assert_array_equal(resident.logits([1, 50, 60]), mapped.logits([1, 50, 60]))
+
+
+def test_weights_are_read_ahead_until_the_model_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SMALL", 0)
+    path = write_model(random_checkpoint(), tmp_path / "x.octuor")
+    model = load(path, threads=1)
+    page_in = model.page_in
+    assert page_in is not None
+    assert page_in.wait(60)
+    assert len(model.logits([1])) == 1
+    del model
+    gc.collect()
+    assert page_in._is_stopped
+    assert load(path, threads=1, backend="reference").page_in is None
 
 
 def test_the_package_offers_the_same_names() -> None:

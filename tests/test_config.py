@@ -75,7 +75,10 @@ def test_parameters_are_counted_as_weights_are_listed(config: ModelConfig) -> No
 
 
 # Of the published files, by their own headers.
-PUBLISHED = {"mixtral-8x7b": 46_702_792_704, "mixtral-8x22b": 140_630_071_296, "mistral-7b": 7_241_732_096}
+PUBLISHED = {
+    "mixtral-8x7b": 46_702_792_704, "mixtral-8x22b": 140_630_071_296, "mistral-7b": 7_241_732_096,
+    "llama-2-70b": 68_976_648_192,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

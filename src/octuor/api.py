@@ -8,6 +8,7 @@ for token in model.chat([{"role": "user", "content": "Hello"}]):
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from octuor import model as forward_pass
 from octuor.batch import step
 from octuor.cache import KVCache
 from octuor.checkpoint import Checkpoint, open_checkpoint
+from octuor.checkpoint.memory import OnLoad, PageIn, read_resident
 from octuor.config import ModelConfig
 from octuor.errors import BackendError, RequestError, TokenizerError
 from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, cache_tokens, check_ids, generate
@@ -40,19 +42,30 @@ def load(
     context: int | None = None,
     cache_dtype: str = "f16",
     backend: str = "native",
+    resident: bool = False,
+    on_load: OnLoad | None = None,
 ) -> Model:
-    """Open a model; its weights are mapped, not read, so this is quick at any size.
+    """Open a model; its weights are mapped, then read in the background, so this is quick at any size.
 
     path_or_id   an octuor pack, a checkpoint's folder, or a Hugging Face Hub id; None: the pocket model
     threads      None: one for each core this process may use
     context      tokens that prompt and answer may have together; None: all the model was made for
     cache_dtype  "f16" or "f32" keys and values
     backend      "native", "reference" (NumPy, slow) or "torch" (from the train extra)
+    resident     True: copy the weights to memory of our own before returning. The system may take a mapping's pages
+                 away when memory is short; it never takes these, but each process has its own and reads them anew
+    on_load      called with bytes read and in all, from other threads too, where weights are not in memory already
 
     Raises CheckpointError, ConfigError, FormatError, ShapeError, BackendError.
     """
     checkpoint = open_checkpoint(POCKET if path_or_id is None else path_or_id)
-    return Model(checkpoint, make_ops(backend, threads), context=context, cache_dtype=cache_dtype)
+    ops = make_ops(backend, threads)
+    if resident:
+        read_resident(checkpoint.files, on_load)
+    model = Model(checkpoint, ops, context=context, cache_dtype=cache_dtype)
+    if not resident and backend == "native":  # the others make copies in formats of theirs
+        model.read_ahead(on_load)
+    return model
 
 
 def make_ops(backend: str, threads: int | None = None) -> Ops:
@@ -88,8 +101,14 @@ class Model:
             )
         self._cache_dtype = cache_dtype
         self._weights = checkpoint.weights(ops.put)
+        self.page_in: PageIn | None = None
         self._idle: list[Context] = []
         self._lock = threading.RLock()  # a dropped answer may be collected, and its lease end, while it is held
+
+    def read_ahead(self, on_load: OnLoad | None = None) -> None:
+        """Read the mapped weights in the background, in the order in which answers need them; see memory.PageIn."""
+        self.page_in = PageIn(self.checkpoint.files, on_load)
+        weakref.finalize(self, self.page_in.stop)
 
     @property
     def config(self) -> ModelConfig:
@@ -165,6 +184,8 @@ class Model:
     def _answer(
         self, ids: list[int], params: SamplingParams | None, on_prefill: OnPrefill | None, *, strip_leading_space: bool
     ) -> Generation:
+        if self.page_in is not None:
+            self.page_in.wait(0)  # a disk that failed is said here, where it can be caught
         params = params if params is not None else SamplingParams()
         if params.logprobs is None:
             params = replace(params, logprobs=0)

@@ -117,9 +117,15 @@ MISTRAL_7B = ModelConfig(
     dim=4096, n_layers=32, n_heads=32, n_kv_heads=8, head_dim=128, hidden_dim=14336, vocab_size=32000,
     n_experts=1, n_experts_per_token=1,
 )  # fmt: skip
+# Touvron et al. 2023, Llama 2, arXiv:2307.09288: the dense model that Mixtral is measured against
+LLAMA_2_70B = ModelConfig(
+    dim=8192, n_layers=80, n_heads=64, n_kv_heads=8, head_dim=128, hidden_dim=28672, vocab_size=32000,
+    n_experts=1, n_experts_per_token=1, rope_theta=1e4, max_seq_len=4096,
+)  # fmt: skip
 
 GEOMETRIES: dict[str, ModelConfig] = {
     "mixtral-8x7b": MIXTRAL_8X7B,
     "mixtral-8x22b": MIXTRAL_8X22B,
     "mistral-7b": MISTRAL_7B,
+    "llama-2-70b": LLAMA_2_70B,
 }

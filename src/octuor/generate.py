@@ -92,10 +92,12 @@ class Context:
         del self._ids[shared:]
         return shared
 
-    def run(self, ops: Ops, weights: Weights, config: ModelConfig, ids: Sequence[int]) -> NDArray[np.float32]:
+    def run(
+        self, ops: Ops, weights: Weights, config: ModelConfig, ids: Sequence[int], on_route: model.OnRoute | None = None
+    ) -> NDArray[np.float32]:
         """Append ids and return the logits [V] that follow the last of them."""
         batch = step(self._cache, [(self._sequence, ids)])
-        hidden = model.forward(ops, weights, config, batch)
+        hidden = model.forward(ops, weights, config, batch, on_route)
         self._ids.extend(ids)
         return ops.to_numpy(model.logits(ops, weights, hidden[-1:]))[0]
 

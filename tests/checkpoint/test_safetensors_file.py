@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from octuor.checkpoint import safetensors_file
 from octuor.checkpoint.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, Tensor, write_safetensors
 from octuor.errors import CheckpointError
 
@@ -68,6 +69,16 @@ def test_tensors_are_written_in_pieces_and_in_the_order_given(tmp_path: Path) ->
     file = SafetensorsFile(path)
     assert list(file.tensors) == ["b", "bits", "a", "empty"]
     np.testing.assert_array_equal(file.get("a"), A)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 4096])
+def test_blocks_of_any_size_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Pieces smaller and larger than what is written at once, and ends that fall on a block's."""
+    paths = [tmp_path / "x.safetensors", tmp_path / "y.safetensors"]
+    for path in paths:
+        write_safetensors(path, TENSORS, lambda name: [ARRAYS[name]], {}, data_multiple=64)
+        monkeypatch.setattr(safetensors_file, "BLOCK", block)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_strided_pieces_are_written_in_row_order(tmp_path: Path) -> None:

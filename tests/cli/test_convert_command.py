@@ -65,7 +65,7 @@ def test_a_file_is_replaced_only_on_request(source: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--format", "q5"], "expected one of f32, f16, bf16, q8, q4; found 'q5'"),
+        (["--format", "q7"], "expected one of f32, f16, bf16, q8, q6, q5, q4, q3, q2; found 'q7'"),
         (["--override", "lm_head"], "--override: expected PART=FORMAT, found 'lm_head'"),
         (["--override", "a=b=c"], "--override: expected PART=FORMAT, found 'a=b=c'"),
         (["--override", "head=q8"], "found head"),

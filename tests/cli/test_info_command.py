@@ -12,6 +12,8 @@ import pytest
 from command_line import octuor
 from octuor.api import POCKET
 from octuor.config import ModelConfig
+from octuor.machine import Machine
+from octuor.ops import native
 from octuor.tools.convert import convert
 from tiny_models import TINY, random_checkpoint
 
@@ -55,7 +57,10 @@ def test_json_says_all_of_a_model(pack: Path) -> None:
 def test_json_says_what_the_machine_has(pack: Path) -> None:
     machine = report_of(pack)["machine"]
     assert machine["cpu"]
-    assert machine["threads"] >= 1
+    assert 1 <= machine["threads"] <= machine["performance_cores"] <= machine["cores"] <= machine["cpus"]
+    assert machine["threads_reason"]
+    assert sum(map(len, machine["numa_nodes"])) == machine["cpus"]
+    assert machine["quota"] is None or machine["quota"] > 0
     assert all(isinstance(feature, str) for feature in machine["features"])
     assert all(set(row) == KERNELS for row in machine["kernels"])
     chosen = [row for row in machine["kernels"] if row["chosen"]]
@@ -84,8 +89,17 @@ def test_the_page_for_people(pack: Path) -> None:
         "4096 tokens, vocabulary 32000",
         "bf16",
         "(chosen)",
+        "CPUs usable",
     ):
         assert wanted in done.out
+
+
+def test_nodes_and_a_quota_show_where_there_are_any(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Machine((0, 1, 2, 3), (0, 2), (0, 2), ((0, 1), (2, 3)), 1.5, 2, "one a physical core")
+    monkeypatch.setattr(native, "read_machine", lambda: found)
+    page = " ".join(octuor("info", pack).out.split())
+    assert "2 physical, 2 of the fastest kind, 4 CPUs usable, in 2 NUMA nodes, time for 1.5 of them" in page
+    assert "threads 2: one a physical core" in page
 
 
 def test_no_model_is_the_pocket_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -48,6 +49,45 @@ def test_a_long_prompt_shows_until_it_is_read(terminal: Terminal) -> None:
     assert "1200/1200" in terminal.getvalue()
 
 
+def test_weights_that_take_long_to_read_show(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with redirect_stderr(terminal), PromptBar() as bar:
+        now += 0.1
+        bar.loading(1_000_000_000, 15_000_000_000)  # 1.5 s in all, it seems
+        assert terminal.getvalue() == ""
+        now += 0.4
+        bar.loading(2_000_000_000, 15_000_000_000)
+        bar(512, 1200)
+        now += 3
+        bar.loading(15_000_000_000, 15_000_000_000)
+        bar(1200, 1200)
+        assert CURSOR_ON in terminal.getvalue()
+        shown = terminal.getvalue()
+        bar.loading(1, 15_000_000_000)  # the answer has begun
+    assert terminal.getvalue() == shown
+    assert "2.0/15.0 GB, 4000 MB/s" in shown
+    assert "15.0/15.0 GB" in shown
+    assert "1200/1200" in shown
+
+
+def test_weights_show_only_while_an_answer_waits(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with redirect_stderr(terminal):
+        bar = PromptBar()
+        now = 10.0
+        bar.loading(1, 2)
+        assert terminal.getvalue() == ""
+        with bar:
+            bar.loading(1, 2)
+        assert "loading" in terminal.getvalue()
+        assert terminal.getvalue().count(CURSOR_OFF) == terminal.getvalue().count(CURSOR_ON) == 1
+        with bar:
+            bar.loading(1, 2)
+        assert terminal.getvalue().count(CURSOR_OFF) == terminal.getvalue().count(CURSOR_ON) == 2
+
+
 def test_an_error_takes_the_bar_away(terminal: Terminal) -> None:
     def interrupted() -> None:
         with PromptBar() as bar:
@@ -64,6 +104,7 @@ def test_nothing_is_shown_in_a_pipe(tmp_path: Path) -> None:
     with redirect_stderr(pipe), bytes_bar("work") as update, PromptBar() as bar:
         update(5, 10)
         bar(512, 1200)
+        bar.loading(1, 10**15)
     assert pipe.getvalue() == ""
     path = write_model(random_checkpoint(), tmp_path / "x.octuor")
     done = octuor("generate", path, "--ids", "5 " * (2 * PREFILL_CHUNK), "--max-tokens", 1)

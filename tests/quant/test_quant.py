@@ -1,30 +1,18 @@
-"""The contract that every number format keeps, and the layout of the int8-exact tiles."""
+"""The contract that every number format keeps, the layout of q8, and the rounding of activations."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from octuor.errors import FormatError
-from octuor.quant import BF16, F16, FORMATS, Q4, Q8, Format, find_format
-from octuor.quant.int8_exact import (
-    GROUP,
-    GROUPS,
-    INPUTS,
-    ROWS,
-    S_MAX,
-    pack_q4,
-    quantize_activations,
-    search_q4,
-    unpack_q4,
-)
+from octuor.quant import BF16, F16, FORMATS, Q8, Format, find_format
+from octuor.quant.int8_exact import INPUTS, ROWS, quantize_activations
 from octuor.quant.plain import from_bf16, to_bf16
 
 EACH = pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
-TILED = pytest.mark.parametrize("row", [Q8, Q4], ids=["q8", "q4"])
+TILED = pytest.mark.parametrize("row", [row for row in FORMATS.values() if row.is_tiled], ids=lambda row: row.name)
 SHAPES = ((1, 1), (64, 256), (63, 255), (65, 257), (130, 600))
 
 
@@ -84,11 +72,12 @@ def test_weights_too_small_for_a_scale_become_zero_or_stay(row: Format) -> None:
 
 @TILED
 def test_padding_is_zero(row: Format) -> None:
-    data = row.quantize(gaussian(65, 257))
+    """Beyond the group of 16 that holds the last input, for not every book of codes has a zero."""
+    data = row.quantize(gaussian(65, 272))
     full = row.dequantize(data, (2 * ROWS, 2 * INPUTS))
-    assert full[:65, :257].any()
+    assert full[:65, :272].any()
     assert not full[65:].any()
-    assert not full[:, 257:].any()
+    assert not full[:, 272:].any()
 
 
 @TILED
@@ -104,7 +93,7 @@ def test_an_outlier_is_kept_and_spoils_only_its_own_256_inputs(row: Format) -> N
     calm = row.dequantize(row.quantize(x), x.shape)
     x[5, 7] = 100
     found = row.dequantize(row.quantize(x), x.shape)
-    assert abs(found[5, 7] - 100) < 4
+    assert abs(found[5, 7] - 100) < 400 * row.error**2 + 4
     elsewhere = np.ones(x.shape, bool)
     elsewhere[5, :256] = False
     np.testing.assert_array_equal(found[elsewhere], calm[elsewhere])
@@ -121,8 +110,8 @@ def test_weights_that_are_not_finite_are_refused(row: Format, bad: float) -> Non
 
 def test_find_format() -> None:
     assert all(find_format(name) is row for name, row in FORMATS.items())
-    with pytest.raises(FormatError, match=r"expected one of f32, f16, bf16, q8, q4; found 'q5'"):
-        find_format("q5")
+    with pytest.raises(FormatError, match=r"expected one of f32, f16, bf16, q8, q6, q5, q4, q3, q2; found 'q7'"):
+        find_format("q7")
 
 
 def test_bfloat16_rounds_to_the_nearest_and_ties_to_even() -> None:
@@ -141,38 +130,6 @@ def test_plain_formats_keep_what_they_can_hold(row: Format) -> None:
     np.testing.assert_array_equal(row.dequantize(row.quantize(kept), (5, 7)), kept)
 
 
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
-def test_pack_q4_round_trip(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    lead = tuple(rng.integers(1, 3, rng.integers(0, 3)))
-    d = to_bf16(rng.standard_normal((*lead, ROWS)).astype(np.float32))
-    s = rng.integers(-S_MAX, S_MAX + 1, (*lead, ROWS, GROUPS)).astype(np.int8)
-    q = rng.integers(-8, 8, (*lead, ROWS, INPUTS)).astype(np.int8)
-    data = pack_q4(d, s, q)
-    assert data.shape == (*lead, Q4.tile_bytes)
-    for found, expected in zip(unpack_q4(data), (from_bf16(d), s, q), strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_where_a_q4_weight_lies() -> None:
-    """The layout of int8_exact's docstring, followed by hand to one weight."""
-    row, place = 37, 201  # strip 2, row 5 of it; group 12, quad 50
-    d, s = np.zeros(ROWS, np.uint16), np.zeros((ROWS, GROUPS), np.int8)
-    q = np.full((ROWS, INPUTS), -8, np.int8)
-    d[row], s[row, place // GROUP], q[row, place] = 0x3F80, -3, 5
-    data = pack_q4(d, s, q)
-    assert data[2 * row : 2 * row + 2].view(np.uint16)[0] == 0x3F80
-    signs = data[128:256].view(np.uint16).reshape(4, 16)
-    assert signs[2, 12] == 1 << 5
-    scales = data[256:768].view(np.uint32).reshape(4, 2, 16)
-    assert scales[2, 1, 5] == 13 << 16  # -3 as five bits is 16 * sign + 13
-    codes = data[768:].reshape(4, 32, 16, 4)
-    assert codes[2, 25, 5, 1] == 5 + 8  # quad 50 is even, so the low nibble
-    assert np.count_nonzero(codes) == 1
-    assert Q4.dequantize(data[None, None], (ROWS, INPUTS))[row, place] == -3 * 5
-
-
 def test_where_a_q8_weight_lies() -> None:
     row, place = 37, 201
     x = np.zeros((ROWS, INPUTS), np.float32)
@@ -182,19 +139,6 @@ def test_where_a_q8_weight_lies() -> None:
     codes = data[128:].view(np.int8).reshape(4, 64, 16, 4)
     assert codes[2, 50, 5, 1] == -127
     assert np.count_nonzero(codes) == 1
-
-
-def test_q4_products_are_exact_int8() -> None:
-    _, s, q = search_q4(gaussian(32, INPUTS))
-    assert np.abs(s).max() <= S_MAX
-    assert np.abs(np.repeat(s, GROUP, axis=-1).astype(int) * q).max() <= 120
-
-
-def test_the_signed_scale_lets_groups_use_the_extra_code_on_either_side() -> None:
-    x = np.zeros((1, INPUTS), np.float32)
-    x[0, 0::16], x[0, 1::16] = -8 * S_MAX, 7 * S_MAX  # D is 1
-    assert relative_rms(Q4, x) < 1e-6
-    assert relative_rms(Q4, -x) < 1e-6
 
 
 def test_quantize_activations() -> None:

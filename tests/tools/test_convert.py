@@ -108,7 +108,7 @@ def test_overrides(tmp_path: Path, source: Path) -> None:
     ("name", "overrides", "message"),
     [
         ("q5", {}, "expected one of f32"),
-        ("q4", {"embed": "q5"}, "expected one of f32"),
+        ("q4", {"embed": "q7"}, "expected one of f32"),
         ("q4", {"router": "q8"}, "found router"),
         ("q4", {"layers.0.wq": "q8"}, "found layers.0.wq"),
     ],

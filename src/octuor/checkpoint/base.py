@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from octuor.checkpoint.files import MappedFile
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError
 from octuor.weights import Leaf, Weight, Weights, build, weight_shapes
@@ -24,6 +25,7 @@ class Checkpoint:
     load            canonical name -> Weight, a view of a mapped file where the file's layout allows it
     tokenizer       the tokenizer's file, or its bytes where it lies inside the checkpoint; None: there is none
     tokenizer_kind  "tokenizer.model" (SentencePiece) or "tokenizer.json" (Hugging Face); None with tokenizer
+    files           the files that `load` views, for reading them ahead of use; none where weights lie in memory
     """
 
     config: ModelConfig
@@ -32,6 +34,7 @@ class Checkpoint:
     load: Callable[[str], Weight]
     tokenizer: Path | bytes | None = None
     tokenizer_kind: str | None = None
+    files: tuple[MappedFile, ...] = ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import shutil
@@ -24,7 +25,23 @@ def map_file(path: Path) -> NDArray[np.uint8]:
                 raise CheckpointError(f"{path}: expected a checkpoint file, found an empty one; download it again")
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise CheckpointError(
+                f"{path}: expected address space for its {path.stat().st_size} bytes, the system gives none "
+                f"({error.strerror}); raise `ulimit -v`"
+            ) from error
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+class MappedFile:
+    """A file that is read by looking at its bytes.
+
+    bytes  read-only array [size]: a mapping, until memory.read_resident puts a copy in its place
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = map_file(path)
 
 
 def drop_pages(array: NDArray[Any]) -> None:

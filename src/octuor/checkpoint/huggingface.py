@@ -85,7 +85,7 @@ def open_huggingface(path: Path) -> Checkpoint:
 
     tokenizer = find_tokenizer_file(path)
     kind = None if tokenizer is None else tokenizer_kind(tokenizer)
-    return Checkpoint(read.config, path, READER.name, load, tokenizer, kind)
+    return Checkpoint(read.config, path, READER.name, load, tokenizer, kind, tuple(file.file for file in files))
 
 
 def write_huggingface(

@@ -137,7 +137,7 @@ def open_pack(path: Path) -> Checkpoint:
             f"{path}: expected a tensor named one of {', '.join(TOKENIZERS)}, metadata names {kind!r}; convert it again"
         )
     tokenizer = None if kind is None else file.get(kind).tobytes()
-    return Checkpoint(config, path, READER.name, load, tokenizer, kind)
+    return Checkpoint(config, path, READER.name, load, tokenizer, kind, (file.file,))
 
 
 def _check(file: SafetensorsFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Format]:

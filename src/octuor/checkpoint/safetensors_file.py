@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from octuor.checkpoint.files import map_file, replacing
+from octuor.checkpoint.files import MappedFile, replacing
 from octuor.errors import CheckpointError
 from octuor.quant.base import Array, ceil_div
 
@@ -44,6 +44,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
 }
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
+BLOCK = 8 << 20  # written at once
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -73,13 +74,14 @@ class SafetensorsFile:
     tensors     by name, in the order of the data
     metadata    the header's own strings
     data_start  where the data begins in the file
+    file        its bytes
 
     Raises CheckpointError if the file is not safetensors, is damaged, or is shorter or longer than its header says.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._bytes = map_file(path)
+        self.file = MappedFile(path)
         header = self._read_header()
         self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
         entries = sorted(
@@ -94,19 +96,19 @@ class SafetensorsFile:
                     "download it again"
                 )
             at = entry.end
-        if self._bytes.size != self.data_start + at:
+        if self.file.bytes.size != self.data_start + at:
             raise CheckpointError(
-                f"{path}: expected {self.data_start + at} bytes, found {self._bytes.size}; download it again"
+                f"{path}: expected {self.data_start + at} bytes, found {self.file.bytes.size}; download it again"
             )
 
     def get(self, name: str) -> Array:
         """A tensor as a read-only view of the mapped file, without reading it; bfloat16 as uint16."""
         entry = self.tensors[name]
-        data = self._bytes[self.data_start + entry.begin : self.data_start + entry.end]
+        data = self.file.bytes[self.data_start + entry.begin : self.data_start + entry.end]
         return data.view(DTYPES[entry.dtype]).reshape(entry.shape)
 
     def _read_header(self) -> dict[str, Any]:
-        raw = self._bytes
+        raw = self.file.bytes
         if raw[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
             raise CheckpointError(f"{self.path}: expected weights, found a Git LFS pointer; run `git lfs pull` there")
         length = int.from_bytes(raw[:8].tobytes(), "little")
@@ -176,7 +178,7 @@ def write_safetensors(
     text = json.dumps(header, separators=(",", ":")).encode()
     text = text.ljust(ceil_div(8 + len(text), data_multiple) * data_multiple - 8)
     total = 8 + len(text) + at
-    with replacing(path, total, overwrite=overwrite) as file:
+    with replacing(path, total, overwrite=overwrite) as whole_file, _Blocks(whole_file) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for tensor in tensors:
@@ -187,6 +189,35 @@ def write_safetensors(
                 written += piece.nbytes
             assert written == tensor.n_bytes, (tensor, written)
     return total
+
+
+class _Blocks:
+    """Writes a file in aligned blocks of some huge pages, so that the page cache holds it in huge pages (Linux with
+    large folios: 2 MiB writes at 2 MiB edges make them, smaller or odd ones do not). What is left goes at the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._block = bytearray(BLOCK)
+        self._n_held = 0
+
+    def __enter__(self) -> _Blocks:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self._file.write(memoryview(self._block)[: self._n_held])
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take all of data; it is not looked at again."""
+        rest = memoryview(data)
+        while len(rest):
+            n = min(len(rest), BLOCK - self._n_held)
+            self._block[self._n_held : self._n_held + n] = rest[:n]
+            self._n_held += n
+            rest = rest[n:]
+            if self._n_held == BLOCK:
+                self._file.write(self._block)
+                self._n_held = 0
 
 
 def _bytes(array: Array) -> memoryview:

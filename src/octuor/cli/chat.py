@@ -14,6 +14,7 @@ from octuor.cli import options
 
 if TYPE_CHECKING:
     from octuor.api import Model
+    from octuor.cli.progress import PromptBar
     from octuor.sampling import SamplingParams
     from octuor.tokenizer import Message
 
@@ -37,9 +38,11 @@ def main(
     max_tokens: options.MaxTokens = None,
     context: options.Context = None,
     threads: options.Threads = None,
+    resident: options.Resident = False,
 ) -> None:
     """Talk to a model. Lines from a pipe are answered in turn."""
     from octuor.api import load
+    from octuor.cli.progress import PromptBar
     from octuor.errors import RequestError, TokenizerError
     from octuor.sampling import SamplingParams
 
@@ -47,7 +50,10 @@ def main(
         temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed, max_tokens=max_tokens,
         repetition_penalty=repetition_penalty,
     )  # fmt: skip
-    talk = Talk(load(model, threads=threads, context=context), params, system)
+    bar = PromptBar()
+    with bar:
+        loaded = load(model, threads=threads, context=context, resident=resident, on_load=bar.loading)
+    talk = Talk(loaded, params, system, bar)
     is_typed = sys.stdin.isatty()
     for line in _typed_lines(talk.name) if is_typed else _piped_lines():
         if not line.strip():
@@ -68,11 +74,12 @@ def main(
 class Talk:
     """A conversation with one model: its messages, its commands, and room kept for the next answer."""
 
-    def __init__(self, model: Model, params: SamplingParams, system: str) -> None:
+    def __init__(self, model: Model, params: SamplingParams, system: str, bar: PromptBar) -> None:
         self._model = model
         self._tokenizer = model.tokenizer  # a model without one cannot talk: said at once
         self._params = params
         self._system = system
+        self._bar = bar
         self.messages: list[Message] = []
         self.name = "pocket" if model.checkpoint.source.stem == "pocket" else model.checkpoint.source.name
 
@@ -81,20 +88,18 @@ class Talk:
 
         Raises RequestError or TokenizerError, and forgets the message, if it cannot be answered.
         """
-        from octuor.cli.progress import PromptBar
         from octuor.errors import RequestError, TokenizerError
         from octuor.tokenizer import Message
 
-        bar = PromptBar()
         self.messages.append(Message("user", text))
         try:
             self._forget_oldest()
-            generation = self._model.chat([*self._first(), *self.messages], self._params, on_prefill=bar)
+            generation = self._model.chat([*self._first(), *self.messages], self._params, on_prefill=self._bar)
         except (RequestError, TokenizerError):
             self.messages.pop()
             raise
         try:
-            with bar:
+            with self._bar:
                 for token in generation:
                     show(token.text)
         except KeyboardInterrupt:

@@ -25,6 +25,7 @@ def main(
     max_tokens: options.MaxTokens = 128,
     context: options.Context = None,
     threads: options.Threads = None,
+    resident: options.Resident = False,
     stats: Annotated[bool, typer.Option(help="Measure this machine's memory and print speeds on stderr.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -37,11 +38,14 @@ def main(
         temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed, max_tokens=max_tokens,
         repetition_penalty=repetition_penalty, stop=tuple(stop or ()),
     )  # fmt: skip
-    loaded = load(model, threads=threads, context=context)
+    bar = PromptBar()
+    with bar:
+        loaded = load(model, threads=threads, context=context, resident=resident, on_load=bar.loading)
     has_text = loaded.checkpoint.tokenizer is not None
     tokens = []
-    with PromptBar() as bar:
-        generation = loaded.generate(_prompt(prompt, ids), params, on_prefill=bar)
+    given = _prompt(prompt, ids)
+    with bar:
+        generation = loaded.generate(given, params, on_prefill=bar)
         for token in generation:
             tokens.append(token)
             if not as_json:

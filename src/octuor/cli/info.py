@@ -101,9 +101,20 @@ def _print(report: dict[str, Any]) -> None:
         kernels.append(row["name"] + note)
     section(
         "Machine",
-        [("CPU", machine["cpu"]), ("features", " ".join(machine["features"])), ("threads", str(machine["threads"])),
+        [("CPU", machine["cpu"]), ("features", " ".join(machine["features"])), ("cores", _cores(machine)),
+         ("threads", f"{machine['threads']}: {machine['threads_reason']}"),
          ("kernels", ", ".join(kernels))],
     )  # fmt: skip
+
+
+def _cores(machine: dict[str, Any]) -> str:
+    parts = [f"{machine['cores']} physical, {machine['performance_cores']} of the fastest kind"]
+    parts.append(f"{machine['cpus']} CPUs usable")
+    if len(machine["numa_nodes"]) > 1:
+        parts.append(f"in {len(machine['numa_nodes'])} NUMA nodes")
+    if machine["quota"] is not None:
+        parts.append(f"time for {machine['quota']:g} of them")
+    return ", ".join(parts)
 
 
 def _count(n: int) -> str:

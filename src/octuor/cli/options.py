@@ -10,7 +10,8 @@ ModelArgument = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time on every Python it supports
     typer.Argument(help="An octuor pack, a checkpoint's folder, or a Hub id; default: the pocket model."),
 ]
-Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; default: one for each core.")]  # noqa: UP045
+Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; default: one a performance core.")]  # noqa: UP045
+Resident = Annotated[bool, typer.Option("--resident", help="Copy the weights to memory that is never reclaimed.")]
 Context = Annotated[Optional[int], typer.Option(help="Tokens of prompt and answer; default: the model's.")]  # noqa: UP045
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens with this much probability together.")]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+LONG_S = 2.0  # waits shorter than this need no bar
 
 
 @contextmanager
@@ -26,39 +30,86 @@ def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
-class PromptBar:
-    """A bar that appears while a long prompt is read and is gone when the answer begins.
+@contextmanager
+def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for steps done of steps in all, with what is at work."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    Call it with prompt tokens done and in all, inside `with`: an error or Ctrl-C takes it away too. rich is
-    imported only when there is something to show.
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+
+        def update(what: str, done: int, total: int) -> None:
+            progress.update(task, description=what, completed=done, total=total)
+
+        yield update
+
+
+class PromptBar:
+    """What there is to wait for before an answer: weights on their way from disk, a long prompt being read.
+
+    Lines appear while that takes, inside `with` only, and are gone when the answer begins, after an error and after
+    Ctrl-C. May be entered again, for the next answer. rich is imported only when there is something to show.
     """
 
     def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._lock = threading.RLock()  # weights are read, and reported, by threads of their own
+        self._is_open = False
         self._progress: Any = None
+        self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> PromptBar:
+        self._is_open = True
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
     def __call__(self, done: int, total: int) -> None:
-        if self._progress is None:
-            if done == total or not sys.stderr.isatty():  # read in one go, or for nobody
-                return
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._progress.add_task("", total=total)
-            self._progress.start()
-        self._progress.update(self._progress.task_ids[0], completed=done)
+        """Prompt tokens done, and in all."""
+        self._show("reading", done, total, f"{done}/{total}")
         if done == total:
             self.close()
 
+    def loading(self, done: int, total: int) -> None:
+        """Bytes of weights read, and in all. Shown once it looks as if all of it will take over two seconds."""
+        elapsed = time.monotonic() - self._began
+        if done and (self._tasks or elapsed * total / done > LONG_S):
+            rate = done / elapsed / 1e6
+            self._show("loading", done, total, f"{done / 1e9:.1f}/{total / 1e9:.1f} GB, {rate:.0f} MB/s")
+
     def close(self) -> None:
-        """Take the bar away, if it is there."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        """Take all of it away, if it is there."""
+        with self._lock:
+            self._is_open = False
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+                self._tasks.clear()
+
+    def _show(self, what: str, done: int, total: int, amount: str) -> None:
+        with self._lock:
+            if not self._is_open or not sys.stderr.isatty():  # not waiting, or for nobody
+                return
+            if what not in self._tasks:
+                if done == total:
+                    return
+                if self._progress is None:
+                    self._progress = _lines()
+                    self._progress.start()
+                self._tasks[what] = self._progress.add_task(what, total=total, amount=amount)
+            self._progress.update(self._tasks[what], completed=done, amount=amount)
+
+
+def _lines() -> Any:
+    """Lines of a title, a bar, an amount and the time left; gone when they are stopped."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True), transient=True)

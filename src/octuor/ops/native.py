@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from octuor.batch import Batch
 from octuor.errors import BackendError, FormatError, ShapeError
+from octuor.machine import Machine, read_machine
 from octuor.ops import Routing
 from octuor.quant import Format
 from octuor.weights import Expert, Weight
@@ -29,7 +30,7 @@ except ImportError as error:
 
 F32Array = NDArray[np.float32]
 
-ISA_VARIABLE = "OCTUOR_ISA"
+ISA_VARIABLE, PIN_VARIABLE = "OCTUOR_ISA", "OCTUOR_PIN"
 PROBE_BYTES = 1 << 30  # much more than any cache
 
 
@@ -51,16 +52,33 @@ def choose_isa(isa: str | None) -> str:
     return wanted
 
 
+def pin_order(machine: Machine, n_threads: int) -> tuple[int, ...]:
+    """A CPU for each thread: performance cores first, then other cores, then their second hardware threads."""
+    order = tuple(dict.fromkeys((*machine.performance, *machine.cores, *machine.cpus)))
+    if n_threads > len(order):
+        raise BackendError(
+            f"pin: expected at most {len(order)} threads, one for each CPU, found {n_threads}; ask fewer"
+        )
+    return order[:n_threads]
+
+
 class NativeOps:
     """The Ops of the C++ kernels. Calls from several threads are taken one after the other.
 
     isa      an instruction set of implementations(); None: OCTUOR_ISA, else the fastest
-    threads  that share each call; None: the CPUs this process may use
+    threads  that share each call; None: as machine.read_machine chooses
+    pin      keep each thread on a CPU of its own, but for the caller's; None: whether OCTUOR_PIN is 1
+
+    Raises BackendError for what this machine does not have.
     """
 
-    def __init__(self, isa: str | None = None, threads: int | None = None) -> None:
+    def __init__(self, isa: str | None = None, threads: int | None = None, *, pin: bool | None = None) -> None:
         self.isa = choose_isa(isa)
-        self._context = _native.Context(self.isa, _native.usable_cpus() if threads is None else threads)
+        machine = read_machine()
+        n_threads = machine.threads if threads is None else threads
+        is_pinned = os.environ.get(PIN_VARIABLE) == "1" if pin is None else pin
+        cpus = pin_order(machine, n_threads) if is_pinned else ()
+        self._context = _native.Context(self.isa, n_threads, cpus)
 
     @property
     def threads(self) -> int:
@@ -153,9 +171,18 @@ class NativeOps:
         """GB/s (1e9 bytes) at which all threads together read memory from end to end."""
         return self._context.read_bandwidth(n_bytes)
 
+    def peaks(self) -> dict[str, tuple[str, float]]:
+        """ "int8", "f32", "bf16" -> the set's best instruction for it and the 1e9 operations a second it reaches."""
+        return {kind: (instruction, rate) for kind, instruction, rate in self._context.peaks()}
+
+    @property
+    def kernel_seconds(self) -> float:
+        """Seconds that all calls so far have spent in kernels: without Python, bindings and waiting for a turn."""
+        return self._context.kernel_seconds
+
 
 def quantizer(threads: int | None = None) -> Callable[[NDArray[np.float32], Format], NDArray[Any]]:
-    """NativeOps.quantize on that many threads; None: the CPUs this process may use."""
+    """NativeOps.quantize on that many threads; None: as NativeOps chooses."""
     return NativeOps(threads=threads).quantize
 
 
@@ -167,10 +194,17 @@ def read_bandwidth_gb_s(threads: int | None = None, n_bytes: int = PROBE_BYTES) 
 def machine_report() -> dict[str, Any]:
     """The CPU, its features, the threads, and the kernels: what is here and what would be chosen; JSON values."""
     chosen = choose_isa(None)
+    machine = read_machine()
     return {
         "cpu": _native.cpu_name(),
         "features": _native.cpu_features(),
-        "threads": _native.usable_cpus(),
+        "cpus": len(machine.cpus),
+        "cores": len(machine.cores),
+        "performance_cores": len(machine.performance),
+        "numa_nodes": [list(node) for node in machine.nodes],
+        "quota": machine.quota,
+        "threads": machine.threads,
+        "threads_reason": machine.reason,
         "kernels": [
             {"name": name, "supported": supported, "chosen": name == chosen}
             for name, supported in _native.implementations()

@@ -2,12 +2,13 @@
 
 from octuor.errors import FormatError
 from octuor.quant.base import Format
-from octuor.quant.int8_exact import Q4, Q8
+from octuor.quant.grouped import Q2, Q3, Q4, Q5, Q6
+from octuor.quant.int8_exact import Q8
 from octuor.quant.plain import BF16, F16, F32
 
-__all__ = ["BF16", "F16", "F32", "FORMATS", "Q4", "Q8", "Format", "find_format"]
+__all__ = ["BF16", "F16", "F32", "FORMATS", "Q2", "Q3", "Q4", "Q5", "Q6", "Q8", "Format", "find_format"]
 
-FORMATS: dict[str, Format] = {row.name: row for row in (F32, F16, BF16, Q8, Q4)}
+FORMATS: dict[str, Format] = {row.name: row for row in (F32, F16, BF16, Q8, Q6, Q5, Q4, Q3, Q2)}
 
 
 def find_format(name: str) -> Format:

@@ -69,11 +69,11 @@ def synth(
     format, CheckpointError if the file exists or its disk has no room.
     """
     began = time.perf_counter()
-    config = _config(geometry, n_layers)
+    config = find_geometry(geometry, n_layers)
     formats = choose_formats(config, format_name, overrides or {})
     shapes = dict(weight_shapes(config))
     total, done = sum(formats[name].n_bytes(shape) for name, shape in shapes.items()), 0
-    source = _Source(config, seed, quantize or native_quantizer())
+    source = RandomWeights(config, seed, quantize or native_quantizer())
 
     def pieces(name: str) -> Iterator[Array]:
         nonlocal done
@@ -87,7 +87,8 @@ def synth(
     return SynthReport(out, config, n_bytes, time.perf_counter() - began)
 
 
-def _config(geometry: str | ModelConfig, n_layers: int | None) -> ModelConfig:
+def find_geometry(geometry: str | ModelConfig, n_layers: int | None = None) -> ModelConfig:
+    """The config of a name in config.GEOMETRIES, with as many layers as asked for; ConfigError if there is none."""
     if isinstance(geometry, str):
         if geometry not in GEOMETRIES:
             raise ConfigError(f"geometry: expected one of {', '.join(GEOMETRIES)}; found {geometry!r}")
@@ -103,8 +104,8 @@ class _Pool:
     starts: Iterator[int]
 
 
-class _Source:
-    """Draws the weights of one model; holds its pools."""
+class RandomWeights:
+    """Draws the weights of one model, matrix after matrix; holds its pools."""
 
     def __init__(self, config: ModelConfig, seed: int, quantize: Quantize) -> None:
         self._config = config

@@ -1,0 +1,17 @@
+"""Benchmarks of toy models without their slow parts: limits that are not measured, profiles of one run."""
+
+from __future__ import annotations
+
+import pytest
+
+from octuor.bench import model, run
+from octuor.bench.limits import Limits
+
+LIMITS = Limits(50.0, 2000.0, 500.0, None, {"int8": "vpdpbusd", "f32": "vfmadd231ps"})
+
+
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let benchmarks find LIMITS, profile each row once, and need no memory beside their weights."""
+    monkeypatch.setattr(run, "measure_limits", lambda _: LIMITS)
+    monkeypatch.setattr(run, "PROFILE_S", 1e-9)
+    monkeypatch.setattr(model, "SPARE_BYTES", 0)
