@@ -190,8 +190,8 @@ struct Q8 {
 
 // Codes in groups of 16 inputs, each group with a scale s of 5 bits. The bits of a code that MAIN and EXTRA have lie in
 // planes of their own: a line has 16 rows x 4 bytes, and with B bits of a code a byte of it has those of 8 / B quads.
-// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad. A code's q is its place's among the Qs, which
-// rise; without them it is code - OFFSET.
+// Pair p of its quads lies at bit B * p, even quad, and B * p + 4, odd quad; but see extra_bit. A code's q is its place's
+// among the Qs, which rise; without them it is code - OFFSET.
 template <int MAIN, int EXTRA, int S_MAX_, int... Q>
 struct Grouped {
     static constexpr bool HAS_SCALES = true, LOOKS_UP = sizeof...(Q) > 0;
@@ -200,8 +200,6 @@ struct Grouped {
     static constexpr int LOWEST = LOOKS_UP ? QS[0] : -(N_CODES / 2), HIGHEST = LOOKS_UP ? QS[CODE] : N_CODES / 2 - 1;
     // Products take q + OFFSET, 8 or a power of 2 above it.
     static constexpr int OFFSET_BITS = LOWEST < -16 ? 5 : LOWEST < -8 ? 4 : 3, OFFSET = 1 << OFFSET_BITS;
-    alignas(16) static constexpr uint8_t FOR_PRODUCTS[16] = {uint8_t(Q + OFFSET)...};
-    alignas(16) static constexpr uint8_t FOR_SCALING[16] = {uint8_t(Q - LOWEST)...};
     static constexpr int MAIN_BITS = __builtin_popcount(MAIN), EXTRA_BITS = __builtin_popcount(EXTRA);
     static constexpr bool WIDE = OFFSET > 16;  // sums of a group of products take 17 bits
     static constexpr bool OPENS = OPENS_TILES && !WIDE;
@@ -211,7 +209,34 @@ struct Grouped {
     static constexpr int64_t STRIP_MAIN = STRIP * INPUTS * MAIN_BITS / 8;
     static constexpr int64_t STRIP_CODES = STRIP_MAIN + STRIP * INPUTS * EXTRA_BITS / 8;
     static constexpr int64_t BYTES = CODES + STRIPS * STRIP_CODES;
-    static constexpr int STRIP_LINES = int(BYTES / LINE / STRIPS), QUARTER_LINES = (STRIP_LINES + 1) / 4;
+    static constexpr int STRIP_LINES = int(BYTES / LINE / STRIPS);
+
+    // Where pair p of a line of the extra plane begins. Looked-up codes have theirs beside the main bits of the same
+    // pair: a nibble, two bits of each plane, is the table's index as it is, and tables pass over what is not theirs.
+    static constexpr int extra_bit(int p) { return LOOKS_UP ? p / 2 + 2 * (1 - p % 2) : EXTRA_BITS * p; }
+    // A byte for every nibble, q - lowest of the code in it.
+    struct Table {
+        alignas(16) uint8_t bytes[16];
+        constexpr Table(int group, int p, int lowest) : bytes() {
+            for (int nibble = 0; nibble < 16; nibble++) {
+                int code = nibble >> (2 * p) & 3;
+                if (EXTRA) code |= (nibble >> extra_bit(group * 2 + p) & 1) << 2;
+                bytes[nibble] = uint8_t(QS[LOOKS_UP ? code : 0] - lowest);
+            }
+        }
+    };
+    // Of a group among those that share a line of the extra plane, and a pair of its quads.
+    struct Tables {
+        I32 of[EXTRA_GROUPS][2];
+        template <int LEAST>
+        static Tables load() {
+            static constexpr Table all[2][2] = {{{0, 0, LEAST}, {0, 1, LEAST}}, {{1, 0, LEAST}, {1, 1, LEAST}}};
+            Tables tables;
+            for (int g = 0; g < EXTRA_GROUPS; g++)
+                for (int p = 0; p < 2; p++) tables.of[g][p] = load_table(all[g][p].bytes);
+            return tables;
+        }
+    };
 
     static inline const uint16_t* signs(const uint8_t* tile, int64_t strip) {
         return reinterpret_cast<const uint16_t*>(tile + SIGNS) + strip * GROUPS;
@@ -224,52 +249,56 @@ struct Grouped {
     struct Pair {
         I32 even, odd;
     };
-    // The bytes, codes or the table's, of pair p (0 or 1) of a group's quads, from their lines of the planes.
-    static inline Pair pair(I32 main, I32 extra, I32 table, int group, int p) {
-        const int main_at = MAIN_BITS == 2 ? 2 * p : 0;
-        const int extra_at = EXTRA_BITS == 1 ? group % 2 * 2 + p : 2 * p;
-        const int to = EXTRA ? __builtin_ctz(EXTRA) - extra_at : 0;
-        if (CODE > 15) {
+    // Codes, or the tables' bytes, of pair p (0 or 1) of a group's quads, from their lines of the planes.
+    static inline Pair pair(I32 main, I32 extra, const Tables& tables, int group, int p) {
+        const int g = group % EXTRA_GROUPS;
+        const int to = EXTRA ? __builtin_ctz(EXTRA) - extra_bit(g * 2 + p) : 0;
+        if (LOOKS_UP) {
+            const I32 both = EXTRA ? choose_bits(main, extra, p ? 0xcc : 0x33) : main;
+            const I32 even = bits(both, 15), odd = high_bits(both, 15);
+            return {lookup(tables.of[g][p], even), lookup(tables.of[g][p], odd)};
+        }
+        if (EXTRA) {
             const I32 even = choose_bits(main, shift(extra, to), MAIN);
             const I32 odd = choose_bits(shift(main, -4), shift(extra, to - 4), MAIN);
             return {bits(even, CODE), bits(odd, CODE)};
         }
-        I32 both = shift(main, -main_at);
-        if (EXTRA) both = choose_bits(both, shift(extra, to), MAIN * 0x11);
-        const I32 even = bits(both, CODE), odd = high_bits(both, CODE);
-        if (LOOKS_UP) return {lookup(table, even), lookup(table, odd)};
-        return {even, odd};
+        return {bits(main, CODE), high_bits(main, CODE)};
     }
 
     template <int N>
     static inline void dot(const uint8_t* tile, Activations x, float* acc, Ahead ahead) {
         // With one token two vectors of rows share its broadcasts and hide the latency of the sums.
-        constexpr int V = N == 1 && STRIP_VECTORS > 1 ? 2 : 1;
-        for (int64_t strip = 0; strip < STRIPS; strip++)
-            for (int first_row = 0; first_row < STRIP; first_row += V * W) {
-                const Ahead part = first_row ? Ahead() : ahead.take(STRIP_LINES);
-                rows_dot<N, V>(tile, strip, first_row, x, acc + strip * STRIP + first_row, part);
-            }
+        constexpr int V = N == 1 ? 2 : 1;
+        constexpr int LINES = V * W > STRIP ? 2 * STRIP_LINES : STRIP_LINES;
+        for (int row = 0; row < ROWS; row += V * W) {
+            const Ahead part = row % STRIP ? Ahead() : ahead.take(LINES);
+            rows_dot<N, V, LINES>(tile, row / STRIP, row % STRIP, x, acc + row, part);
+        }
     }
 
-    // V * W rows from first_row of a strip on. A function of its own, for with less around it gcc 12 keeps the loop in
-    // registers.
-    template <int N, int V>
+    // V * W rows from first_row of a strip on, into the next strip where this one ends. A function of its own, for with
+    // less around it gcc 12 keeps the loop in registers.
+    template <int N, int V, int LINES>
     __attribute__((noinline)) static void rows_dot(const uint8_t* tile, int64_t strip, int first_row, Activations x,
                                                    float* acc, Ahead ahead) {
+        // From one vector to the next.
+        constexpr int QUARTER = (LINES + 3) / 4, STRIPS_ON = W < STRIP ? 0 : 1;
+        constexpr int64_t CODES_ON = STRIPS_ON ? STRIP_CODES : W * 4;
         const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
         const uint8_t* extras = codes + STRIP_MAIN;
         const uint16_t* group_signs = signs(tile, strip);
         const int8_t* inputs = x.codes;
         const int32_t* starts = x.group_starts;
-        const I32 table = load_table(FOR_PRODUCTS);
+        const Tables tables = Tables::template load<-OFFSET>();
         I32 sums[V][N];
         for (int v = 0; v < V; v++)
             for (int t = 0; t < N; t++) sums[v][t] = set1_i(0);
         for (int quarter = 0; quarter < 4; quarter++) {
             GroupScales group_scales[V];
-            for (int v = 0; v < V; v++) group_scales[v] = scales(tile, strip, quarter, first_row + v * W);
-            ahead.lines(quarter < 3 ? QUARTER_LINES : STRIP_LINES - 3 * QUARTER_LINES);
+            for (int v = 0; v < V; v++)
+                group_scales[v] = scales(tile, strip + v * STRIPS_ON, quarter, first_row + v * (W % STRIP));
+            ahead.lines(quarter < 3 ? QUARTER : LINES - 3 * QUARTER);
 #pragma GCC unroll GROUPS_UNROLLED
             for (int some = 0; some < 4; some += EXTRA_GROUPS) {
 #pragma GCC unroll 2
@@ -284,8 +313,8 @@ struct Grouped {
                     for (int p = 0; p < 2; p++) {
                         Pair pairs[V];
                         for (int v = 0; v < V; v++) {
-                            const I32 main = load_i(codes + (MAIN_BITS == 4 ? p * LINE : 0) + v * W * 4);
-                            pairs[v] = pair(main, EXTRA ? load_i(extras + v * W * 4) : main, table, g, p);
+                            const I32 main = load_i(codes + (MAIN_BITS == 4 ? p * LINE : 0) + v * CODES_ON);
+                            pairs[v] = pair(main, EXTRA ? load_i(extras + v * CODES_ON) : main, tables, g, p);
                         }
                         for (int t = 0; t < N; t++) {
                             const Quad first = quad_of(group_inputs[t], 2 * p);
@@ -297,7 +326,8 @@ struct Grouped {
                         }
                     }
                     for (int v = 0; v < V; v++) {
-                        const I32 scale = group_scales[v].template next<WIDE>(group_signs, first_row + v * W);
+                        const I32 scale = group_scales[v].template next<WIDE>(
+                            group_signs + v * STRIPS_ON * GROUPS, first_row + v * (W % STRIP));
                         for (int t = 0; t < N; t++)
                             sums[v][t] = group_add<WIDE>(sums[v][t], group_sums[v][t], scale);
                     }
@@ -318,7 +348,7 @@ struct Grouped {
     // q * s of every weight, as exact_weights has it.
     template <template <int, int> class ByteScale>
     static inline void unpack(const uint8_t* tile, uint8_t* out, Ahead ahead, int lines_a_step) {
-        const I32 table = load_table(FOR_SCALING);
+        const Tables tables = Tables::template load<LOWEST>();
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int quarter = 0; quarter < 4; quarter++) {
                 if (quarter % 2) ahead.lines(lines_a_step);
@@ -334,7 +364,7 @@ struct Grouped {
                         for (int p = 0; p < 2; p++) {
                             const int line = MAIN_BITS == 4 ? group * 2 + p : group;
                             const I32 main = load_i(codes + line * LINE);
-                            const Pair both = pair(main, EXTRA ? load_i(extras) : main, table, g, p);
+                            const Pair both = pair(main, EXTRA ? load_i(extras) : main, tables, g, p);
                             uint8_t* to = out + ((strip * GROUPS + group) * 4 + p * 2) * LINE + first_row * 4;
                             store_i(to, scale.times(both.even));
                             store_i(to + LINE, scale.times(both.odd));
@@ -346,7 +376,7 @@ struct Grouped {
 
     template <class GroupPairs>
     static inline void open(const uint8_t* tile, OpenTile* out) {
-        const I32 table = load_table(FOR_PRODUCTS);
+        const Tables tables = Tables::template load<-OFFSET>();
         for (int64_t strip = 0; strip < STRIPS; strip++)
             for (int first_row = 0; first_row < STRIP; first_row += W) {
                 const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
@@ -363,7 +393,7 @@ struct Grouped {
 #pragma GCC unroll 2
                         for (int p = 0; p < 2; p++) {
                             const I32 main = load_i(codes + (MAIN_BITS == 4 ? group * 2 + p : group) * LINE);
-                            pairs[odd][p] = pair(main, EXTRA ? load_i(extras) : main, table, odd, p);
+                            pairs[odd][p] = pair(main, EXTRA ? load_i(extras) : main, tables, odd, p);
                         }
                     }
                     store_i(out->scales[strip][pair_at] + first_row, GroupPairs::low(scale[0], scale[1]));
@@ -391,18 +421,20 @@ struct Grouped {
         return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * q);
     }
 
-    // Where the bits of a quad's code lie in a plane with B bits of each.
+    // Where the bits of a quad's code lie in a plane, main or extra.
     struct Place {
         int64_t line;
         int bit;
     };
-    template <int B>
+    template <int MASK>
     static inline Place place(int64_t quad) {
-        return {quad / (8 / B), int(quad % (8 / B) / 2 * B + quad % 2 * 4)};
+        constexpr int B = __builtin_popcount(MASK);
+        const int p = int(quad % (8 / B) / 2);
+        return {quad / (8 / B), (MASK == EXTRA ? extra_bit(p) : B * p) + int(quad % 2) * 4};
     }
     template <int MASK>
     static inline int stored_bits(const uint8_t* plane, int64_t quad) {
-        const Place at = place<__builtin_popcount(MASK)>(quad);
+        const Place at = place<MASK>(quad);
         return (plane[at.line * LINE] >> at.bit << __builtin_ctz(MASK)) & MASK;
     }
 };

@@ -23,6 +23,8 @@
 //   C is even. H is a multiple of K. Nothing is a multiple of a vector width.
 //   Tiled weights (q8 to q2) are padded with zeros to 64 rows x 256 inputs; rows beyond `out` are never written.
 //   With a tiled weight the inputs are rounded to int8 per token and 256 inputs, as quantize_activations does.
+//   avx512bf16 rounds queries, keys, values and weights of attention to bfloat16 where more than 16 queries share a kv
+//   head and the cache is f16; sums stay float32.
 //   Expert numbers, token ids and page numbers have been checked by the caller.
 //   Results do not depend on the number of threads.
 //

@@ -55,6 +55,11 @@ struct Gathered {
     const T* keys[BLOCK_KEYS];
     const T* values[BLOCK_KEYS];
     int64_t n;
+    // Brings rows from..to of either nearer.
+    static void fetch(const T* const* rows, int64_t from, int64_t to, int64_t c) {
+        for (int64_t i = from; i < to; i++)
+            for (int64_t at = 0; at < c; at += LINE / int64_t(sizeof(T))) prefetch(rows[i] + at);
+    }
 };
 
 // f<V>(i) for vectors i to i + V of n, then for fewer at once.
@@ -124,22 +129,19 @@ struct BlockScratch {
         const int64_t a_query = 2 * round_up(c, step * W);  // as floats and as words, before there are scores
         scores = take(a_query + (BLOCK_KEYS + REGISTER_ROWS) * PANEL);
         keep = take(PANEL + REGISTER_ROWS);
-        numbers = take(4 * panels);  // highest, total, positions and how far each sees
+        numbers = take(3 * panels);  // highest, total and positions
         size = at;
     }
 };
 
-// scores [n][PANEL] of one panel. Meanwhile fetches the next block.
+// scores [n][PANEL] of one panel. Meanwhile fetches the next block's keys.
 template <class M, class T>
 static void score_panel(const float* queries, int64_t rows, const float* keys, int64_t words, int64_t n, int64_t c,
                         float* scores, const Gathered<T>* next) {
     constexpr int R = REGISTER_ROWS;
     const int64_t depth = ceil_div(c, M::STEP);
     for (int64_t k = 0; k < n; k += R) {
-        if (next)
-            for (int64_t i = k; i < least(k + R, next->n); i++)
-                for (int64_t at = 0; at < c; at += LINE / int64_t(sizeof(T)))
-                    prefetch(next->keys[i] + at), prefetch(next->values[i] + at);
+        if (next) next->fetch(next->keys, k, least(k + R, next->n), c);
         in_vectors<REGISTER_VECTORS>(0, ceil_div(rows, W), [&]<int V>(int64_t i) {
             F32 sums[R][V];
             for (int r = 0; r < R; r++)
@@ -151,13 +153,19 @@ static void score_panel(const float* queries, int64_t rows, const float* keys, i
     }
 }
 
-// Puts minus infinity where query r does not see key k: unless from[r] <= k <= to[r].
-static inline void mask_panel(float* scores, int64_t rows, int64_t n, const float* from, const float* to) {
+// Puts minus infinity where a query does not see a key, which is on a block's edge. Keys are at positions `from` on.
+static void mask_panel(float* scores, int64_t rows, int64_t n, const int32_t* positions, int64_t from, int64_t window) {
+    alignas(64) float first[PANEL], last[PANEL];  // keys of the block that each query sees
+    for (int64_t r = 0; r < PANEL; r++) {
+        first[r] = window ? float(positions[r] - window + 1 - from) : 0.0f;
+        last[r] = float(positions[r] - from);
+    }
+    const F32 hidden = set1(MINUS_INFINITY);
     for (int64_t k = 0; k < n; k++)
         for (int64_t r = 0; r < rows; r += W) {
-            const F32 at = set1(float(k)), hidden = set1(MINUS_INFINITY);
+            const F32 at = set1(float(k));
             float* score = scores + k * PANEL + r;
-            store(score, where_less(at, load(from + r), hidden, where_less(load(to + r), at, hidden, load(score))));
+            store(score, where_less(at, load(first + r), hidden, where_less(load(last + r), at, hidden, load(score))));
         }
 }
 
@@ -192,14 +200,18 @@ static void weigh_panel(float* scores, int64_t rows, int64_t n, float* highest, 
     });
 }
 
-// mixed = mixed * keep + weights times values
-template <class M>
-static void mix_panel(const float* weights, int64_t rows, const float* values, int64_t width, int64_t n,
-                      const float* keep, float* mixed) {
+// mixed = mixed * keep + weights times values. Meanwhile fetches the next block's values.
+template <class M, class T>
+static void mix_panel(const float* weights, int64_t rows, const float* values, int64_t width, int64_t n, int64_t c,
+                      const float* keep, float* mixed, const Gathered<T>* next) {
     constexpr int R = REGISTER_ROWS;
     const int64_t depth = ceil_div(n, M::STEP);
+    const int64_t steps = ceil_div(width, REGISTER_VECTORS * W) * ceil_div(rows, R);
+    const int64_t a_step = next ? ceil_div(next->n, steps) : 0;  // rows to fetch
+    int64_t fetched = 0;
     in_vectors<REGISTER_VECTORS>(0, width / W, [&]<int V>(int64_t i) {
         for (int64_t r = 0; r < rows; r += R) {
+            if (next) next->fetch(next->values, fetched, least(fetched + a_step, next->n), c), fetched += a_step;
             F32 sums[R][V];
             float* at = mixed + r * width + i * W;
             for (int l = 0; l < R; l++)
@@ -211,7 +223,22 @@ static void mix_panel(const float* weights, int64_t rows, const float* values, i
     });
 }
 
-// The queries of a task against keys from to end. `gather(p, n, &rows)` finds where n keys from position p on lie;
+// Queries, scaled, as words: [panels][words][PANEL]. `one` is room for one, as floats and as words.
+template <class M, class Query>
+static void lay_queries(int64_t rows, int64_t c, int64_t words, Query query, float* queries, float* one) {
+    const float scale = LOG2_E / sqrtf(float(c));
+    float* line = one + round_up(c, W);
+    memset(queries, 0, size_t(round_up(rows, PANEL) * words) * sizeof(float));
+    for (int64_t r = 0; r < rows; r++) {
+        const float* row = query(r);
+        for (int64_t i = 0; i < c; i++) one[i] = row[i] * scale;
+        copy_along<M>(one, c, line);
+        float* to = queries + r / PANEL * PANEL * words + r % PANEL;
+        for (int64_t d = 0; d < ceil_div(c, M::STEP); d++) to[d * PANEL] = line[d];
+    }
+}
+
+// The queries of a task against keys `from` to end. `gather(p, n, &rows)` finds where n keys from position p on lie;
 // `query(r)` is where query r begins, `position(r)` where its token stands.
 template <class M, class T, class Gather, class Query, class Position>
 static Queries attend_blocks(int64_t rows, int64_t c, int64_t from, int64_t end, int64_t window, Gather gather,
@@ -220,26 +247,16 @@ static Queries attend_blocks(int64_t rows, int64_t c, int64_t from, int64_t end,
     const int64_t padded = round_up(rows, PANEL), words = scratch.words, width = scratch.width;
     float *queries = memory + scratch.queries, *keys = memory + scratch.keys, *values = memory + scratch.values;
     float *scores = memory + scratch.scores, *keep = memory + scratch.keep, *mixed = memory + scratch.mixed;
-    float *highest = memory + scratch.numbers, *total = highest + padded, *sees = total + padded;
-    auto* positions = reinterpret_cast<int32_t*>(sees + padded);
+    float *highest = memory + scratch.numbers, *total = highest + padded;
+    auto* positions = reinterpret_cast<int32_t*>(total + padded);
 
-    const float scale = LOG2_E / sqrtf(float(c));
-    memset(queries, 0, size_t(padded * words) * sizeof(float));
     memset(mixed, 0, size_t((padded + REGISTER_ROWS) * width) * sizeof(float));
     memset(keep, 0, size_t(PANEL + REGISTER_ROWS) * sizeof(float));
     for (int64_t r = 0; r < padded; r++) {
         highest[r] = LOWEST_SCORE, total[r] = 0.0f;
         positions[r] = position(least(r, rows - 1));
     }
-    for (int64_t r = 0; r < rows; r++) {
-        const float* row = query(r);
-        float* scaled = scores;  // [c] and then in words: nothing else is in there yet
-        for (int64_t i = 0; i < c; i++) scaled[i] = row[i] * scale;
-        float* line = scores + round_up(c, W);
-        copy_along<M>(scaled, c, line);
-        float* to = queries + r / PANEL * PANEL * words + r % PANEL;
-        for (int64_t d = 0; d < ceil_div(c, M::STEP); d++) to[d * PANEL] = line[d];
-    }
+    lay_queries<M>(rows, c, words, query, queries, scores);
 
     Gathered<T> gathered[2];
     gather(from, least(BLOCK_KEYS, end - from), &gathered[0]);
@@ -266,17 +283,11 @@ static Queries attend_blocks(int64_t rows, int64_t c, int64_t from, int64_t end,
             }
             if (newest < from || (window && from + n <= oldest - window + 1)) continue;
             score_panel<M>(queries + first * words, in_panel, keys, words, n, c, scores, next);
-            next = nullptr;
-            if (oldest < from + n - 1 || (window && from < newest - window + 1)) {
-                alignas(64) float low[PANEL], high[PANEL];
-                for (int64_t r = 0; r < PANEL; r++) {
-                    low[r] = window ? float(p[r] - window + 1 - from) : 0.0f;
-                    high[r] = float(p[r] - from);
-                }
-                mask_panel(scores, in_panel, n, low, high);
-            }
+            if (oldest < from + n - 1 || (window && from < newest - window + 1))
+                mask_panel(scores, in_panel, n, p, from, window);
             weigh_panel<M>(scores, in_panel, n, highest + first, total + first, keep);
-            mix_panel<M>(scores, in_panel, values, width, n, keep, mixed + first * width);
+            mix_panel<M>(scores, in_panel, values, width, n, c, keep, mixed + first * width, next);
+            next = nullptr;
         }
     }
     return {rows, mixed, highest, total, width};

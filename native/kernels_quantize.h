@@ -158,7 +158,7 @@ static void write_row(Q8, const TileRow& row, int64_t r, uint8_t* tile) {
 // Adds the bits of a code, which are zero so far, to a plane.
 template <int MASK, class Tile>
 static inline void add_bits(Tile, uint8_t* plane, int64_t input, int code) {
-    const auto at = Tile::template place<__builtin_popcount(MASK)>(input / 4);
+    const auto at = Tile::template place<MASK>(input / 4);
     uint8_t* byte = plane + at.line * LINE + input % 4;
     *byte = uint8_t(*byte | (code & MASK) >> __builtin_ctz(MASK) << at.bit);
 }

@@ -138,10 +138,10 @@ using Quad = I32;
 static inline Inputs load_inputs(const int8_t* p) { return p; }
 static inline Quad quad_of(Inputs x, int quad) { return broadcast(x + 4 * quad); }
 static inline I32 shift(I32 x, int n) { return n < 0 ? _mm256_srli_epi16(x, -n) : _mm256_slli_epi16(x, n); }
-static inline I32 bits(I32 x, int mask) { return _mm256_and_si256(x, set1_i(mask * 0x01010101)); }
+static inline I32 bits(I32 x, int mask) { return _mm256_and_si256(x, set1_i(int32_t(uint32_t(mask) * 0x01010101u))); }
 static inline I32 high_bits(I32 x, int mask) { return bits(shift(x, -4), mask); }
 static inline I32 choose_bits(I32 a, I32 b, int mask) {
-    const I32 masks = set1_i(mask * 0x01010101);
+    const I32 masks = set1_i(int32_t(uint32_t(mask) * 0x01010101u));
     return _mm256_or_si256(_mm256_and_si256(masks, a), _mm256_andnot_si256(masks, b));
 }
 static inline I32 load_table(const void* p) {

@@ -118,10 +118,10 @@ static inline Quad quad_of(Inputs x, int quad) { return broadcast(x + 4 * quad);
 static inline I32 shift(I32 x, int n) {
     return n < 0 ? _mm512_srli_epi16(x, unsigned(-n)) : _mm512_slli_epi16(x, unsigned(n));
 }
-static inline I32 bits(I32 x, int mask) { return _mm512_and_si512(x, set1_i(mask * 0x01010101)); }
+static inline I32 bits(I32 x, int mask) { return _mm512_and_si512(x, set1_i(int32_t(uint32_t(mask) * 0x01010101u))); }
 static inline I32 high_bits(I32 x, int mask) { return bits(shift(x, -4), mask); }
 static inline I32 choose_bits(I32 a, I32 b, int mask) {
-    return _mm512_ternarylogic_epi32(set1_i(mask * 0x01010101), a, b, 0xca);
+    return _mm512_ternarylogic_epi32(a, b, set1_i(int32_t(uint32_t(mask) * 0x01010101u)), 0xe4);
 }
 static inline I32 load_table(const void* p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)));

@@ -200,14 +200,15 @@ static inline I32 shift(I32 x, int n) {
 }
 // The bits of a mask in every byte.
 static inline I32 bits(I32 x, int mask) {
-    OCTUOR_LANES x.lane[i] &= mask * 0x01010101;
+    OCTUOR_LANES x.lane[i] &= int32_t(uint32_t(mask) * 0x01010101u);
     return x;
 }
 // The same after a shift to the right by 4.
 static inline I32 high_bits(I32 x, int mask) { return bits(shift(x, -4), mask); }
 // Bits of a where the mask has them, of b elsewhere.
 static inline I32 choose_bits(I32 a, I32 b, int mask) {
-    OCTUOR_LANES a.lane[i] = (a.lane[i] & mask * 0x01010101) | (b.lane[i] & ~(mask * 0x01010101));
+    const int32_t masks = int32_t(uint32_t(mask) * 0x01010101u);
+    OCTUOR_LANES a.lane[i] = (a.lane[i] & masks) | (b.lane[i] & ~masks);
     return a;
 }
 

@@ -8,6 +8,8 @@ that exist only as source join the same run by hand: --llama-bench and --llama-b
 
     --llama-bench 'other=/path/llama-bench -mmp 0' --llama-batched-bench 'other=/path/llama-batched-bench --no-mmap'
 
+They share the GGUF of llama_cpp, or have their own after -m.
+
 The table goes to stdout and, with the raw rows, to the end of a dated file in benchmarks/results.
 """
 
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import report
 from engines.base import Engine, EngineError, Request, Row, Subject
-from engines.llama_bench import LlamaBench, parse_program
+from engines.llama_bench import LlamaBench, parse_program, take_model
 from engines.llama_cpp import gguf_file
 from engines.octuor import Octuor
 from engines.registry import PEERS
@@ -42,7 +44,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--peer", action="append", default=[], choices=sorted(PEERS), help="repeatable")
     add("--layers", type=int, default=8, help="of Mixtral 8x7B's 32; default %(default)s")
     add("--format", default="q4", help="Octuor's number format; peers take what is nearest; default %(default)s")
-    add("--gguf-type", help="ggml's format in place of the nearest, such as Q4_0 or IQ4_XS")
+    add("--gguf-type", metavar="TYPE[+HEAD]", help="ggml's format in place of the nearest: IQ4_XS; Q4_K+Q4_K")
     add("--gguf", type=Path, help="a GGUF of the same geometry to use instead of writing one")
     add("--prompt", type=numbers, default=(16, 128, 512), help="lengths; default 16,128,512")
     add("--answer", type=int, default=64, help="tokens of each answer; default %(default)s")
@@ -72,7 +74,9 @@ def make_peers(args: argparse.Namespace, subject: Subject) -> list[Engine]:
     batched = dict(parse_program(text) for text in args.llama_batched_bench)
     for text in args.llama_bench:
         name, words = parse_program(text)
-        peers.append(LlamaBench(name, words, batched.get(name), args.gguf or gguf_file(subject, args.gguf_type)))
+        named, words = take_model(words)
+        gguf = named or args.gguf or gguf_file(subject, args.gguf_type)
+        peers.append(LlamaBench(name, words, batched.get(name), gguf))
     return peers
 
 

@@ -165,8 +165,8 @@ def test_refused(pack: Path, changes: dict[str, str], message: str) -> None:
 
 def test_an_unknown_number_format_asks_for_an_upgrade(pack: Path) -> None:
     rows = json.loads(SafetensorsFile(pack).metadata["tensors"])
-    rows["layers.0.wv"]["format"] = "q3"
-    with pytest.raises(CheckpointError, match=r"expected one of .* found 'q3'; upgrade octuor"):
+    rows["layers.0.wv"]["format"] = "q7"
+    with pytest.raises(CheckpointError, match=r"expected one of .* found 'q7'; upgrade octuor"):
         open_pack(rewritten(pack, tensors=json.dumps(rows)))
 
 

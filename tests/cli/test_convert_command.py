@@ -69,7 +69,7 @@ def test_a_file_is_replaced_only_on_request(source: Path, tmp_path: Path) -> Non
         (["--override", "lm_head"], "--override: expected PART=FORMAT, found 'lm_head'"),
         (["--override", "a=b=c"], "--override: expected PART=FORMAT, found 'a=b=c'"),
         (["--override", "head=q8"], "found head"),
-        (["--override", "lm_head=q5"], "found 'q5'"),
+        (["--override", "lm_head=q7"], "found 'q7'"),
     ],
 )
 def test_errors_are_one_line_and_leave_nothing(source: Path, tmp_path: Path, args: list[str], says: str) -> None:

@@ -58,7 +58,7 @@ def test_a_file_is_replaced_only_on_request(tmp_path: Path) -> None:
     ("args", "says"),
     [
         (["--geometry", "gpt"], "found 'gpt'"),
-        (["--geometry", "tiny", "--format", "q5"], "found 'q5'"),
+        (["--geometry", "tiny", "--format", "q7"], "found 'q7'"),
         (["--geometry", "tiny", "--layers", "0"], "config.n_layers: expected a positive int, found 0"),
     ],
 )

@@ -162,6 +162,14 @@ def test_lengths_around_those_of_blocks(backend: str, dtype: str) -> None:
 
 
 @ALL
+def test_more_heads_than_a_block_has_queries(backend: str) -> None:
+    histories = Histories(backend, config(300, 2, 4, None), dtype="f16", page_size=16, seed=10)
+    sequence = histories.new()
+    for n in (3, 1, 2):
+        histories.check((sequence, n))
+
+
+@ALL
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 @pytest.mark.parametrize("window", [None, 700])
 def test_lengths_around_those_of_chunks(backend: str, dtype: str, window: int | None) -> None:

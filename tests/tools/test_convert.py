@@ -22,7 +22,7 @@ from octuor.ops.reference import ReferenceOps
 from octuor.quant import BF16, F16, F32, FORMATS, Format
 from octuor.quant.plain import from_bf16
 from octuor.tools import convert as module
-from octuor.tools.convert import convert
+from octuor.tools.convert import choose_formats, convert
 from octuor.weights import weight_shapes
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -60,7 +60,8 @@ def in_numpy(x: NDArray[Any], row: Format) -> NDArray[Any]:
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
 def test_blocks_join_to_the_whole_weight(tmp_path: Path, source: Path, arrays: Arrays, row: Format) -> None:
-    report = convert(source, tmp_path / "x.octuor", row.name, quantize=in_numpy)
+    alike = {"embed": row.name, "lm_head": row.name}
+    report = convert(source, tmp_path / "x.octuor", row.name, overrides=alike, quantize=in_numpy)
     assert report.bytes_in == sum(x.nbytes for x in arrays.values())
     assert report.bytes_out == (tmp_path / "x.octuor").stat().st_size
     assert report.seconds > 0
@@ -96,6 +97,16 @@ def test_outputs_survive_conversion(tmp_path: Path, source: Path) -> None:
     np.testing.assert_array_equal(found[0], found[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "embed", "lm_head"), [("bf16", "bf16", "bf16"), ("q8", "q8", "q8"), ("q4", "q4", "q6"), ("q2", "q6", "q6")]
+)
+def test_small_parts_with_a_large_share_of_the_error_keep_more_bits(name: str, embed: str, lm_head: str) -> None:
+    chosen = choose_formats(CONFIG, name, {})
+    assert (chosen["embed"].name, chosen["lm_head"].name) == (embed, lm_head)
+    assert chosen["layers.0.wq"].name == chosen["layers.0.experts.0.down"].name == name
+    assert choose_formats(CONFIG, name, {"lm_head": "q5"})["lm_head"].name == "q5"
+
+
 def test_overrides(tmp_path: Path, source: Path) -> None:
     convert(source, tmp_path / "x.octuor", "q4", overrides={"embed": "q8", "lm_head": "q8", "wo": "bf16"})
     checkpoint = open_checkpoint(tmp_path / "x.octuor")
@@ -107,7 +118,7 @@ def test_overrides(tmp_path: Path, source: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("q5", {}, "expected one of f32"),
+        ("q7", {}, "expected one of f32"),
         ("q4", {"embed": "q7"}, "expected one of f32"),
         ("q4", {"router": "q8"}, "found router"),
         ("q4", {"layers.0.wq": "q8"}, "found layers.0.wq"),

@@ -90,7 +90,7 @@ def test_ragged_shapes_are_padded_with_zeros(tmp_path: Path, name: str) -> None:
         padded = row.dequantize(weight.data, (128, 256))
         assert padded[:72, :40].any(axis=1).all()
         assert not padded[72:].any()
-        assert not padded[:, 40:].any()
+        assert not padded[:, 48:].any()  # 40 ends within a group, and not every book of codes has a zero
     assert weight.to_f32().std() == pytest.approx(RAGGED.dim**-0.5, rel=0.1)
 
 
@@ -126,5 +126,5 @@ def test_the_disk_is_asked_first_about_the_true_geometry(tmp_path: Path, monkeyp
 def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected one of mixtral-8x7b, .* found 'mixtral'"):
         synth(tmp_path / "x.octuor", "mixtral", "q4")
-    with pytest.raises(FormatError, match="found 'q3'"):
-        synth(tmp_path / "x.octuor", CONFIG, "q3")
+    with pytest.raises(FormatError, match="found 'q7'"):
+        synth(tmp_path / "x.octuor", CONFIG, "q7")

@@ -113,7 +113,7 @@ def test_mistakes_are_named(tmp_path: Path, good: str, bad: str, says: str) -> N
 
 @pytest.mark.parametrize(("good", "bad"), [('"q4"', '"q7"'), ('lm_head = "q8"', 'lm_head = "q7"')])
 def test_a_format_is_refused_before_the_training(tmp_path: Path, good: str, bad: str) -> None:
-    with pytest.raises(FormatError, match="found 'q5'"):
+    with pytest.raises(FormatError, match="found 'q7'"):
         read(tmp_path, GOOD.replace(good, bad))
     with pytest.raises(FormatError, match="found router"):
         read(tmp_path, GOOD.replace("lm_head", "router"))

@@ -27,6 +27,14 @@ def parse_program(text: str) -> tuple[str, list[str]]:
     return name, words
 
 
+def take_model(words: list[str]) -> tuple[Path | None, list[str]]:
+    """The path after -m, if there is one, and the other words."""
+    if "-m" not in words[:-1]:
+        return None, words
+    at = words.index("-m")
+    return Path(words[at + 1]), words[:at] + words[at + 2 :]
+
+
 @dataclass
 class LlamaBench:
     """A pair of programs with their flags, over a GGUF that another engine has made or the user names."""

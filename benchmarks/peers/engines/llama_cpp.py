@@ -31,7 +31,7 @@ SAME = 0.5  # a correlation of two prompts' logits above this: hidden states hav
 
 
 def gguf_file(subject: Subject, type_name: str | None) -> Path:
-    """Where the synthetic GGUF of a subject lies. type_name: ggml's; None: that of TYPES."""
+    """Where the synthetic GGUF of a subject lies. type_name: ggml's, or TYPE+HEAD; None: that of TYPES."""
     type_name = type_name or TYPES.get(subject.format_name)
     if type_name is None:
         raise EngineError(f"GGUF: expected --format {', '.join(TYPES)}, or --gguf-type; found {subject.format_name}")
@@ -43,7 +43,8 @@ def make_gguf(environment: Environment, subject: Subject, type_name: str | None)
     path = gguf_file(subject, type_name)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        options = ("--type", path.stem.rpartition("-")[2], "--layers", str(subject.layers))
+        body, _, head = path.stem.rpartition("-")[2].partition("+")
+        options = ["--layers", str(subject.layers), "--type", body, *(["--head", head] if head else [])]
         environment.run_module("synthetic_gguf", str(path), *options)
     return path
 

@@ -14,7 +14,7 @@ from octuor.cli import options
 def main(
     source: Annotated[str, typer.Argument(help="A checkpoint's folder, a pack, or a Hub id.")],
     out: Annotated[Path, typer.Argument(help="The pack to write, as in mixtral.octuor.")],
-    format_name: Annotated[str, typer.Option("--format", help="bf16, f16, f32, q8 or q4.")] = "q4",
+    format_name: Annotated[str, typer.Option("--format", help="bf16, f16, f32, q8, q6, q5, q4, q3 or q2.")] = "q4",
     override: Annotated[
         list[str], typer.Option(help="Another format for one part, as in lm_head=q8; repeatable.")
     ] = [],  # noqa: B006 - typer copies it

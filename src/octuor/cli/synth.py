@@ -15,7 +15,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="The pack to write.")],
     geometry: Annotated[str, typer.Option(help="mixtral-8x7b, mixtral-8x22b or mistral-7b.")] = "mixtral-8x7b",
     layers: Annotated[Optional[int], typer.Option(help="Layers to write; default: all.")] = None,  # noqa: UP045
-    format_name: Annotated[str, typer.Option("--format", help="bf16, f16, f32, q8 or q4.")] = "q4",
+    format_name: Annotated[str, typer.Option("--format", help="bf16, f16, f32, q8, q6, q5, q4, q3 or q2.")] = "q4",
     seed: Annotated[int, typer.Option(help="The same seed makes the same file.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
     as_json: options.Json = False,

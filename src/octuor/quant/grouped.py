@@ -11,8 +11,9 @@ better. Books are not symmetric, and the sign of s lets each group choose its fa
     codes   of each strip its main plane, then its extra plane, if the format has one
 
 s is two's complement in five bits: nibble - 16 * sign. A plane holds `bits` bits of every code of a strip as lines
-of [16 rows, 4 inputs] uint8, each with 8 / bits quads of inputs: of pair p of a line's quads the even one lies at bit
-bits * p, the odd one at bit bits * p + 4.
+of [16 rows, 4 inputs] uint8, each with 8 / bits quads of inputs, in pairs: the even quad lies in the lower four bits of
+a byte, the odd one in the upper. Pair p begins at bit bits * p; in q3's extra plane at bit 2, 0, 3, 1, which the main
+plane's line leaves free in the same pair.
 """
 
 from __future__ import annotations
@@ -51,18 +52,25 @@ class Grouped:
     book        q of each code, rising; as many as the codes of main_bits + extra_bits
     main_bits   lower bits of a code, in the main plane: 2 or 4
     extra_bits  the bits above, in the extra plane: 0, 1 or 2
+    extra_at    where the pairs of a line of the extra plane begin
     """
 
     name: str
     s_max: int
     book: tuple[int, ...]
     main_bits: int
-    extra_bits: int
+    extra_bits: int = 0
+    extra_at: tuple[int, ...] = ()
 
     @property
     def n_bytes(self) -> int:
         """Bytes of a tile."""
         return sum(_SECTIONS) + ROWS * INPUTS * (self.main_bits + self.extra_bits) // 8
+
+    @property
+    def main_at(self) -> tuple[int, ...]:
+        """Where the pairs of a line of the main plane begin."""
+        return tuple(range(0, 4, self.main_bits))
 
     @property
     def reach(self) -> int:
@@ -78,11 +86,11 @@ class Grouped:
 LAYOUTS = {
     row.name: row
     for row in (
-        Grouped("q6", 4, tuple(range(-32, 32)), 4, 2),
-        Grouped("q5", 8, tuple(range(-16, 16)), 4, 1),
-        Grouped("q4", 15, tuple(range(-8, 8)), 4, 0),
-        Grouped("q3", 11, (-11, -7, -4, -2, 0, 2, 5, 8), 2, 1),
-        Grouped("q2", 15, (-8, -3, 1, 5), 2, 0),
+        Grouped("q6", 4, tuple(range(-32, 32)), 4, 2, (0, 2)),
+        Grouped("q5", 8, tuple(range(-16, 16)), 4, 1, (0, 1, 2, 3)),
+        Grouped("q4", 15, tuple(range(-8, 8)), 4),
+        Grouped("q3", 11, (-11, -7, -4, -2, 0, 2, 5, 8), 2, 1, (2, 0, 3, 1)),
+        Grouped("q2", 15, (-8, -3, 1, 5), 2),
     )
 }
 
@@ -142,9 +150,9 @@ def pack(layout: Grouped, d: NDArray[np.uint16], s: NDArray[np.int8], q: NDArray
     nibbles = (by_strip.astype(np.int32) & 15).astype(np.uint32).reshape(*lead, STRIPS, STRIP, 2, 8)
     scales = (nibbles << _SHIFTS).sum(-1).astype(np.uint32).swapaxes(-1, -2)
     codes = np.searchsorted(np.array(layout.book), q).astype(np.uint8)
-    planes = [_pack_plane(codes, 0, layout.main_bits)]
+    planes = [_pack_plane(codes, layout.main_at)]
     if layout.extra_bits:
-        planes.append(_pack_plane(codes, layout.main_bits, layout.extra_bits))
+        planes.append(_pack_plane(codes >> np.uint8(layout.main_bits), layout.extra_at))
     sections = [d, signs, scales, np.concatenate(planes, axis=-1)]
     return np.concatenate([np.ascontiguousarray(x).view(np.uint8).reshape(*lead, -1) for x in sections], axis=-1)
 
@@ -161,33 +169,32 @@ def unpack(layout: Grouped, data: NDArray[np.uint8]) -> tuple[NDArray[np.float32
     s = nibbles.reshape(*lead, STRIPS, STRIP, GROUPS).astype(np.int8) - 16 * negative.astype(np.int8)
     strips = parts[3].reshape(*lead, STRIPS, -1)
     main_bytes = STRIP * INPUTS * layout.main_bits // 8
-    codes = _unpack_plane(strips[..., :main_bytes], layout.main_bits)
+    codes = _unpack_plane(strips[..., :main_bytes], layout.main_at)
     if layout.extra_bits:
-        codes = codes | _unpack_plane(strips[..., main_bytes:], layout.extra_bits) << np.uint8(layout.main_bits)
+        codes = codes | _unpack_plane(strips[..., main_bytes:], layout.extra_at) << np.uint8(layout.main_bits)
     return d, s.reshape(*lead, ROWS, GROUPS), np.array(layout.book, dtype=np.int8)[codes]
 
 
-def _places(bits: int) -> NDArray[np.uint8]:
-    """Where the quads of a line lie in its bytes: [4 / bits pairs, 2] -> first bit."""
-    pair, odd = np.mgrid[: 4 // bits, :2]
-    return (bits * pair + 4 * odd).astype(np.uint8)
-
-
-def _pack_plane(codes: NDArray[np.uint8], first: int, bits: int) -> NDArray[np.uint8]:
-    """`bits` bits of codes [..., 64, 256] from bit `first` on: a plane of each strip, [..., 4, bytes]."""
-    lead = codes.shape[:-2]
-    part = (codes >> np.uint8(first)) & np.uint8((1 << bits) - 1)
-    lines = part.reshape(*lead, STRIPS, STRIP, -1, 4 // bits, 2, 4) << _places(bits)[..., None]
+def _pack_plane(codes: NDArray[np.uint8], pairs_at: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The lowest bits of codes [..., 64, 256], as many as there is room for: a plane of each strip, [..., 4, bytes]."""
+    lead, bits = codes.shape[:-2], 4 // len(pairs_at)
+    part = codes & np.uint8((1 << bits) - 1)
+    lines = part.reshape(*lead, STRIPS, STRIP, -1, len(pairs_at), 2, 4) << _first_bits(pairs_at)
     whole = np.bitwise_or.reduce(lines, axis=(-3, -2))  # [..., strip, row, line, input]
     return np.ascontiguousarray(whole.swapaxes(-2, -3)).reshape(*lead, STRIPS, -1)
 
 
-def _unpack_plane(plane: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """The inverse of _pack_plane, bits at bit 0: [..., 4, bytes] -> [..., 64, 256]."""
-    lead = plane.shape[:-2]
+def _unpack_plane(plane: NDArray[np.uint8], pairs_at: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The inverse of _pack_plane: [..., 4, bytes] -> [..., 64, 256]."""
+    lead, bits = plane.shape[:-2], 4 // len(pairs_at)
     lines = plane.reshape(*lead, STRIPS, -1, STRIP, 4).swapaxes(-2, -3)[..., None, None, :]
-    part = (lines >> _places(bits)[..., None]) & np.uint8((1 << bits) - 1)  # [..., strip, row, line, pair, odd, input]
+    part = (lines >> _first_bits(pairs_at)) & np.uint8((1 << bits) - 1)  # [..., strip, row, line, pair, odd, input]
     return part.reshape(*lead, ROWS, INPUTS)
+
+
+def _first_bits(pairs_at: tuple[int, ...]) -> NDArray[np.uint8]:
+    """[pairs, 2, 1]: of each pair's even and odd quad."""
+    return np.array([[[at], [at + 4]] for at in pairs_at], dtype=np.uint8)
 
 
 def _format(layout: Grouped, error: float) -> Format:

@@ -28,6 +28,13 @@ from octuor.weights import Weight, weight_shapes
 CHUNK_WEIGHTS = 4 << 20  # weights at work at once: 16 MiB as float32
 ROW_MULTIPLE = 64  # blocks of rows end where the tiles of every tiled format end
 MATRICES = ("embed", "wq", "wk", "wv", "wo", "gate", "up", "down", "lm_head")
+# Parts that are a small share of a model and a large one of its error keep more bits: docs/formats.md has the figures.
+KEPT = {
+    "q5": {"lm_head": "q6"},
+    "q4": {"lm_head": "q6"},
+    "q3": {"lm_head": "q6", "embed": "q6"},
+    "q2": {"lm_head": "q6", "embed": "q6"},
+}
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Quantize = Callable[[NDArray[Any], Format], Array]  # float32, float16 or bfloat16 (as uint16) [out, in] to storage
@@ -55,7 +62,8 @@ def convert(
 ) -> ConvertReport:
     """Write `source` as a pack.
 
-    format_name  for all matrices but the router; norms and router are kept as f32, they are small and decide much
+    format_name  for all matrices but the router; norms and router are kept as f32, they are small and decide much,
+                 and lm_head and embed as KEPT has it
     overrides    other formats by part, such as {"embed": "q8", "lm_head": "q8"}; parts are those of MATRICES
     quantize     makes tiles; None: the native kernels on all CPUs that this process may use
     progress     called after each block of rows with bytes of the source done and in all
@@ -93,7 +101,9 @@ def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str
     """The format of every weight by canonical name, as `convert` chooses them."""
     if unknown := sorted(set(overrides) - set(MATRICES)):
         raise FormatError(f"format overrides: expected parts among {', '.join(MATRICES)}; found {', '.join(unknown)}")
-    by_part = {part: find_format(overrides.get(part, format_name)) for part in MATRICES}
+    find_format(format_name)
+    chosen = {part: format_name for part in MATRICES} | KEPT.get(format_name, {}) | dict(overrides)
+    by_part = {part: find_format(name) for part, name in chosen.items()}
     return {name: by_part.get(name.rpartition(".")[2], F32) for name, _ in weight_shapes(config)}
 
 

@@ -9,7 +9,7 @@ import pytest
 import report
 import run
 from engines.base import Engine, EngineError, Environment, Request, Row, Subject, parse_rows, run_inside
-from engines.llama_bench import LlamaBench, parse_batched, parse_bench, parse_program
+from engines.llama_bench import LlamaBench, parse_batched, parse_bench, parse_program, take_model
 from engines.llama_cpp import TYPES, gguf_file
 from engines.octuor import Octuor
 
@@ -132,6 +132,11 @@ def test_programs_have_a_name_and_words() -> None:
             parse_program(wrong)
 
 
+def test_a_program_may_bring_its_model() -> None:
+    assert take_model(["bench", "-t", "2"]) == (None, ["bench", "-t", "2"])
+    assert take_model(["bench", "-m", "a.gguf", "-t", "2"]) == (Path("a.gguf"), ["bench", "-t", "2"])
+
+
 def test_tables_of_the_programs_are_read() -> None:
     assert parse_batched(TABLE) == [Row("answer", 8, 4, 40.0)]
     rows = json.dumps([{"n_prompt": 16, "n_gen": 0, "avg_ts": 5.0}], indent=2)
@@ -151,6 +156,7 @@ def test_every_octuor_format_below_16_bits_has_a_peer() -> None:
 def test_gguf_names_say_what_they_hold(subject: Subject) -> None:
     assert gguf_file(subject, None).name == "8x7b-1l-Q4_K.gguf"
     assert gguf_file(subject, "IQ4_XS").name == "8x7b-1l-IQ4_XS.gguf"
+    assert gguf_file(subject, "Q4_K+Q8_0").name == "8x7b-1l-Q4_K+Q8_0.gguf"
     with pytest.raises(EngineError, match="--gguf-type"):
         gguf_file(Subject(1, "bf16", 2, subject.work), None)
 
