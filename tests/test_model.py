@@ -17,7 +17,7 @@ from octuor.batch import step, whole
 from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.pack import write_pack
 from octuor.config import ModelConfig
-from octuor.model import forward
+from octuor.model import forward, logits
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
 from octuor.quant import F32, FORMATS, Q4, Format
@@ -240,6 +240,16 @@ def test_a_float16_cache_is_close_to_a_float32_one(backend: str, config: ModelCo
         rows += [toy.extend(cache, sequence, [token]) for token in tokens]
     error = relative_error(np.concatenate(found), np.concatenate(expected))
     assert 0 < error <= F16_CACHE_TOLERANCE
+
+
+def test_only_the_wanted_rows_go_through_the_last_experts(toy: Toy, same: Same) -> None:
+    config, cache, seen = toy.config, toy.cache(64), {}
+    prompts = [text(config, 9), text(config, 5)]
+    batch = step(cache, [(cache.new(), prompt) for prompt in prompts])
+    hidden = forward(toy.ops, toy.weights, config, batch, lambda n, routing: seen.update({n: routing}), batch.last_rows)
+    found = np.array(toy.ops.to_numpy(logits(toy.ops, toy.weights, hidden)))
+    same(found, np.stack([toy.alone(prompt)[-1] for prompt in prompts]))
+    assert [len(seen[n].experts) for n in range(config.n_layers)] == [14] * (config.n_layers - 1) + [2]
 
 
 # ---- routing, files, threads ---------------------------------------------------------------------

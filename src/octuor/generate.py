@@ -97,9 +97,9 @@ class Context:
     ) -> NDArray[np.float32]:
         """Append ids and return the logits [V] that follow the last of them."""
         batch = step(self._cache, [(self._sequence, ids)])
-        hidden = model.forward(ops, weights, config, batch, on_route)
+        hidden = model.forward(ops, weights, config, batch, on_route, batch.last_rows)
         self._ids.extend(ids)
-        return ops.to_numpy(model.logits(ops, weights, hidden[-1:]))[0]
+        return ops.to_numpy(model.logits(ops, weights, hidden))[0]
 
 
 @dataclass

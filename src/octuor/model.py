@@ -9,30 +9,46 @@ Source: Jiang et al. 2024, Mixtral of Experts, arXiv:2401.04088; Jiang et al. 20
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from octuor.batch import Batch
 from octuor.config import ModelConfig
 from octuor.ops import Array, Ops, Routing
 from octuor.weights import Layer, Weights
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 OnRoute = Callable[[int, Routing], None]
 
 
-def forward(ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: OnRoute | None = None) -> Array:
+def forward(
+    ops: Ops,
+    weights: Weights,
+    config: ModelConfig,
+    batch: Batch,
+    on_route: OnRoute | None = None,
+    rows: NDArray[np.int32] | None = None,
+) -> Array:
     """Run the layers and the final norm.
 
     on_route  called with each layer's number and Routing: how training balances and how routing is watched
-    returns   [T, D] float32 hidden states; `logits` turns the rows that are wanted into logits
+    rows      [R] the tokens whose hidden states are wanted, None: all; the last layer's experts run for these only
+    returns   [R, D] float32 hidden states, in the order of rows
     """
     x = ops.embed(batch.tokens, weights.embed)  # [T, D]
     for n, layer in enumerate(weights.layers):
-        x = x + attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+        attended = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+        if rows is not None and n == config.n_layers - 1:  # its keys and values are in the cache by now
+            x, attended = x[rows], attended[rows]
+        x = x + ops.linear(attended, layer.wo)
         x = x + feed_forward(ops, layer, config, ops.rms_norm(x, layer.moe_norm, config.norm_eps), n, on_route)
     return ops.rms_norm(x, weights.norm, config.norm_eps)
 
 
 def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batch, n: int) -> Array:
-    """Grouped-query attention with rotary positions: [T, D] -> [T, D]."""
+    """Grouped-query attention with rotary positions, up to wo: [T, D] -> [T, H * C]."""
     n_tokens = x.shape[0]
     q = ops.linear(x, layer.wq).reshape(n_tokens, config.n_heads, config.head_dim)  # [T, H, C]
     k = ops.linear(x, layer.wk).reshape(n_tokens, config.n_kv_heads, config.head_dim)  # [T, K, C]
@@ -40,7 +56,7 @@ def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batc
     q = ops.rope(q, batch.positions, config.rope_theta)
     k = ops.rope(k, batch.positions, config.rope_theta)
     mixed = ops.attention(q, k, v, batch, n, config.sliding_window)  # [T, H, C]
-    return ops.linear(mixed.reshape(n_tokens, config.n_heads * config.head_dim), layer.wo)
+    return mixed.reshape(n_tokens, config.n_heads * config.head_dim)
 
 
 def feed_forward(ops: Ops, layer: Layer, config: ModelConfig, x: Array, n: int, on_route: OnRoute | None) -> Array:

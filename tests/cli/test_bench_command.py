@@ -45,7 +45,7 @@ def test_json_is_one_object_with_rows_and_limits() -> None:
 def test_tables_for_people() -> None:
     done = octuor("bench", *GEOMETRY)
     assert (done.code, done.err) == (0, "")
-    for text in ("tiny, 2 of 2 layers, q4", "int8 2,000 GOP/s (vpdpbusd)", "prompt 20", "answers x2", "outside"):
+    for text in ("tiny, 2 of 2 layers, q6+q4", "int8 2,000 GOP/s (vpdpbusd)", "prompt 20", "answers x2", "outside"):
         assert text in done.out
     assert "…" not in done.out  # everything fits 80 columns
 

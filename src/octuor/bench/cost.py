@@ -77,7 +77,7 @@ class Cost:
     ) -> None:
         """Add one forward pass.
 
-        chosen    [n_layers] the experts [T, A] that its tokens were routed to
+        chosen    [n_layers] the experts [T, A] that its tokens were routed to; in the last layer [n_logits, A]
         before    tokens that each sequence had in the cache
         n_new     tokens that each sequence adds
         n_logits  rows of logits that were computed
@@ -92,15 +92,20 @@ class Cost:
         self.n_bytes += position * sum(_visible(config, start, n_new) for start in before)
         pairs = sum(_pairs(config, start, n_new) for start in before)
         self.n_ops += 4.0 * config.n_layers * config.n_heads * config.head_dim * pairs
-        self.n_ops += 2.0 * config.n_layers * n_tokens * _layer_params(config)
+        for experts in chosen:
+            self.n_ops += 2.0 * n_tokens * _attention_params(config) + 2.0 * len(experts) * _expert_params(config)
         self.n_ops += 2.0 * n_logits * config.vocab_size * config.dim
 
 
-def _layer_params(config: ModelConfig) -> int:
-    """Weights of a layer that one token meets in products."""
-    attention = config.dim * config.head_dim * 2 * (config.n_heads + config.n_kv_heads)
+def _attention_params(config: ModelConfig) -> int:
+    """Weights of a layer's attention that one token meets in products."""
+    return config.dim * config.head_dim * 2 * (config.n_heads + config.n_kv_heads)
+
+
+def _expert_params(config: ModelConfig) -> int:
+    """Weights of a layer's router and experts that one token meets in products."""
     router = 0 if config.is_dense else config.n_experts * config.dim
-    return attention + router + config.n_experts_per_token * config.expert_params
+    return router + config.n_experts_per_token * config.expert_params
 
 
 def _visible(config: ModelConfig, before: int, n_new: int) -> int:
