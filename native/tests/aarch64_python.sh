@@ -9,9 +9,11 @@ mkdir -p "$1" && build=$(cd "$1" && pwd) python=$2
 shift 2
 fail() { echo "octuor: $1" >&2; exit 1; }
 for tool in apt-get dpkg cmake aarch64-linux-gnu-g++ qemu-aarch64; do
-  command -v "$tool" >/dev/null || fail "expected the program $tool; on Debian: sudo apt install cmake g++-aarch64-linux-gnu qemu-user"
+  command -v "$tool" >/dev/null || fail \
+    "expected the program $tool; on Debian: sudo apt install cmake g++-aarch64-linux-gnu qemu-user"
 done
-"$python" -c 'import nanobind, pip' 2>/dev/null || fail "$python: expected nanobind and pip; $python -m pip install nanobind"
+"$python" -c 'import nanobind, pip' 2>/dev/null || fail \
+  "$python: expected nanobind and pip; $python -m pip install nanobind"
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 arm=$build/arm
