@@ -10,7 +10,7 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat test test-amx test-parity lint format bench clean
+.PHONY: chat test test-amx test-parity test-aarch64 test-aarch64-python lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
@@ -26,6 +26,18 @@ test-amx: $(VENV)/.octuor $(VENV)/.test
 	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/amx \
 	  --config-settings=cmake.define.OCTUOR_EMULATE_AMX=ON --config-settings=build-dir=build/amx-cmake . >&2
 	PYTHONPATH=build/amx OCTUOR_ISA=amx $(BIN)/python -m pytest tests/ops -k amx
+
+# The kernels for 64-bit Arm on emulated processors; docs/platforms.md says more.
+test-aarch64:
+	@for tool in cmake aarch64-linux-gnu-g++ qemu-aarch64; do command -v $$tool >/dev/null || { \
+	  echo "octuor: expected the program $$tool; on Debian and Ubuntu: sudo apt install cmake g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }; done
+	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=native/tests/aarch64.cmake -DOCTUOR_EXTENSION=OFF -DOCTUOR_COMPARE=ON
+	cmake --build build/aarch64
+	ctest --test-dir build/aarch64 --verbose --no-tests=error
+
+test-aarch64-python: $(VENV)/.venv
+	@$(BIN)/python -m pip install --quiet nanobind
+	native/tests/aarch64_python.sh build/aarch64-python $(BIN)/python
 
 lint: $(VENV)/.octuor $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .

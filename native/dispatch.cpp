@@ -11,6 +11,9 @@
 #else
 #include <fstream>
 #endif
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
 namespace octuor {
 
@@ -158,19 +161,68 @@ std::vector<std::string> cpu_features() {
 
 #else
 
+#if defined(__aarch64__)
+
+namespace neon {
+extern const Kernels kernels;
+}
+namespace dotprod {
+extern const Kernels kernels;
+}
+namespace i8mm {
+extern const Kernels kernels;
+}
+
+namespace {
+
+// Bits: Linux's arch/arm64/include/uapi/asm/hwcap.h; older copies of it lack the second.
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; }
+bool has_i8mm() { return getauxval(AT_HWCAP2) >> 13 & 1; }
+
+}  // namespace
+
+const std::vector<Implementation>& implementations() {
+    static const std::vector<Implementation> all = {
+        {"scalar", [] { return true; }, &scalar::kernels},
+        {"neon", [] { return true; }, &neon::kernels},  // part of every aarch64
+        {"dotprod", has_dotprod, &dotprod::kernels},
+        {"i8mm", [] { return has_dotprod() && has_i8mm(); }, &i8mm::kernels},
+    };
+    return all;
+}
+
+// Named as /proc/cpuinfo has them.
+std::vector<std::string> cpu_features() {
+    std::vector<std::string> found = {"asimd"};
+    if (has_dotprod()) found.emplace_back("asimddp");
+    if (has_i8mm()) found.emplace_back("i8mm");
+    return found;
+}
+
+#else
+
 const std::vector<Implementation>& implementations() {
     static const std::vector<Implementation> all = {{"scalar", [] { return true; }, &scalar::kernels}};
     return all;
 }
 
+std::vector<std::string> cpu_features() { return {}; }
+
+#endif
+
+// The model's name where Linux knows it, else the numbers that Arm processors have for one.
 std::string cpu_name() {
     std::ifstream file("/proc/cpuinfo");
-    for (std::string line; std::getline(file, line);)
-        if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+    std::string numbers;
+    for (std::string line; std::getline(file, line);) {
+        if (line.find(": ") == std::string::npos) continue;
+        const std::string value = line.substr(line.find(": ") + 2);
+        if (line.rfind("model name", 0) == 0) return value;
+        if (line.rfind("CPU implementer", 0) == 0) numbers = "implementer " + value;
+        if (line.rfind("CPU part", 0) == 0) return numbers + " part " + value;
+    }
     return "unknown";
 }
-
-std::vector<std::string> cpu_features() { return {}; }
 
 #endif
 

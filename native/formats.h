@@ -76,17 +76,22 @@ static inline void exact_tile(const uint8_t* codes, const uint8_t* tile, Activat
             for (int v = 0; v < V; v++) sums[v][t] = set1_i(x.exact_starts[t]);
         for (int64_t step = 0; step < QUADS; step += QUADS / STEPS) {
             ahead.lines(lines_a_step);
-#pragma GCC unroll 4
-            for (int64_t quad = step; quad < step + QUADS / STEPS; quad++) {
-                I32 weights[V];
-                for (int v = 0; v < V; v++) {
-                    int64_t row = (v0 + v) * W;
-                    I32 stored = load_i(codes + row / STRIP * STRIP_BYTES + quad * LINE + row % STRIP * 4);
-                    weights[v] = STORED ? exact_weights(stored) : stored;
-                }
-                for (int t = 0; t < N; t++) {
-                    I32 inputs = broadcast(x.codes + t * INPUTS + 4 * quad);
-                    for (int v = 0; v < V; v++) sums[v][t] = exact_dot(sums[v][t], weights[v], inputs);
+#pragma GCC unroll 4 / QUADS_AT_ONCE
+            for (int64_t quad = step; quad < step + QUADS / STEPS; quad += QUADS_AT_ONCE) {
+                Inputs inputs[N];
+                for (int t = 0; t < N; t++) inputs[t] = load_inputs(x.codes + t * INPUTS + 4 * quad);
+#pragma GCC unroll QUADS_AT_ONCE
+                for (int q = 0; q < QUADS_AT_ONCE; q++) {
+                    I32 weights[V];
+                    for (int v = 0; v < V; v++) {
+                        int64_t row = (v0 + v) * W;
+                        I32 stored = load_i(codes + row / STRIP * STRIP_BYTES + (quad + q) * LINE + row % STRIP * 4);
+                        weights[v] = STORED ? exact_weights(stored) : stored;
+                    }
+                    for (int t = 0; t < N; t++) {
+                        const Quad four = quad_of(inputs[t], q);
+                        for (int v = 0; v < V; v++) sums[v][t] = exact_dot(sums[v][t], weights[v], four);
+                    }
                 }
             }
         }
@@ -250,7 +255,7 @@ struct Grouped {
         const int to = EXTRA ? __builtin_ctz(EXTRA) - extra_bit(g * 2 + p) : 0;
         if (LOOKS_UP) {
             const I32 both = EXTRA ? choose_bits(main, extra, p ? 0xcc : 0x33) : main;
-            const I32 even = bits(both, 15), odd = bits(shift(both, -4), 15);
+            const I32 even = bits(both, 15), odd = high_bits(both, 15);
             return {lookup(tables.of[g][p], even), lookup(tables.of[g][p], odd)};
         }
         if (EXTRA) {
@@ -258,7 +263,7 @@ struct Grouped {
             const I32 odd = choose_bits(shift(main, -4), shift(extra, to - 4), MAIN);
             return {bits(even, CODE), bits(odd, CODE)};
         }
-        return {bits(main, CODE), bits(shift(main, -4), CODE)};
+        return {bits(main, CODE), high_bits(main, CODE)};
     }
 
     template <int N>
@@ -302,6 +307,9 @@ struct Grouped {
                     for (int t = 0; t < N; t++)
                         for (int v = 0; v < V; v++)
                             group_sums[v][t] = start_times(set1_i(starts[t * GROUPS]), OFFSET_BITS - 3);
+                    Inputs group_inputs[N];
+                    for (int t = 0; t < N; t++) group_inputs[t] = load_inputs(inputs + t * INPUTS);
+#pragma GCC unroll 2
                     for (int p = 0; p < 2; p++) {
                         Pair pairs[V];
                         for (int v = 0; v < V; v++) {
@@ -309,8 +317,8 @@ struct Grouped {
                             pairs[v] = pair(main, EXTRA ? load_i(extras + v * CODES_ON) : main, tables, g, p);
                         }
                         for (int t = 0; t < N; t++) {
-                            const int8_t* at = inputs + t * INPUTS + p * 8;
-                            const I32 first = broadcast(at), second = broadcast(at + 4);
+                            const Quad first = quad_of(group_inputs[t], 2 * p);
+                            const Quad second = quad_of(group_inputs[t], 2 * p + 1);
                             for (int v = 0; v < V; v++) {
                                 group_sums[v][t] = group_dot(group_sums[v][t], pairs[v].even, first);
                                 group_sums[v][t] = group_dot(group_sums[v][t], pairs[v].odd, second);

@@ -10,13 +10,19 @@
 #include "vec_avx512.h"
 #elif defined(__AVX2__)
 #include "vec_avx2.h"
+#elif defined(OCTUOR_NEON)
+#include "vec_neon.h"
 #else
 #include "vec_scalar.h"
 #endif
 
 #include "formats.h"
 // The order matters: each uses what those before it have.
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#include "kernels_i8mm.h"
+#else
 #include "kernels_amx.h"
+#endif
 #include "kernels_linear.h"
 #include "kernels_norm.h"
 #include "kernels_attention_blocks.h"

@@ -28,6 +28,7 @@ constexpr bool OPENS_TILES = !UNPACKS_TILES;
 constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 2;
 constexpr int GROUPS_UNROLLED = 1;     // unrolled, gcc 12 hoists and spills until half of the work is moves
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;
+constexpr int QUADS_AT_ONCE = 1;
 
 using F32 = __m256;
 using I32 = __m256i;
@@ -132,8 +133,13 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
+using Inputs = const int8_t*;
+using Quad = I32;
+static inline Inputs load_inputs(const int8_t* p) { return p; }
+static inline Quad quad_of(Inputs x, int quad) { return broadcast(x + 4 * quad); }
 static inline I32 shift(I32 x, int n) { return n < 0 ? _mm256_srli_epi16(x, -n) : _mm256_slli_epi16(x, n); }
 static inline I32 bits(I32 x, int mask) { return _mm256_and_si256(x, set1_i(int32_t(uint32_t(mask) * 0x01010101u))); }
+static inline I32 high_bits(I32 x, int mask) { return bits(shift(x, -4), mask); }
 static inline I32 choose_bits(I32 a, I32 b, int mask) {
     const I32 masks = set1_i(int32_t(uint32_t(mask) * 0x01010101u));
     return _mm256_or_si256(_mm256_and_si256(masks, a), _mm256_andnot_si256(masks, b));

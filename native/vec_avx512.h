@@ -27,6 +27,7 @@ constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 2;
 constexpr int GROUPS_UNROLLED = 4;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
 constexpr int TILE_VECTORS = 4, TILE_TOKENS = 4;
+constexpr int QUADS_AT_ONCE = 1;
 
 using F32 = __m512;
 using I32 = __m512i;
@@ -110,10 +111,15 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
+using Inputs = const int8_t*;
+using Quad = I32;
+static inline Inputs load_inputs(const int8_t* p) { return p; }
+static inline Quad quad_of(Inputs x, int quad) { return broadcast(x + 4 * quad); }
 static inline I32 shift(I32 x, int n) {
     return n < 0 ? _mm512_srli_epi16(x, unsigned(-n)) : _mm512_slli_epi16(x, unsigned(n));
 }
 static inline I32 bits(I32 x, int mask) { return _mm512_and_si512(x, set1_i(int32_t(uint32_t(mask) * 0x01010101u))); }
+static inline I32 high_bits(I32 x, int mask) { return bits(shift(x, -4), mask); }
 static inline I32 choose_bits(I32 a, I32 b, int mask) {
     return _mm512_ternarylogic_epi32(a, b, set1_i(int32_t(uint32_t(mask) * 0x01010101u)), 0xe4);
 }

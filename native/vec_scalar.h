@@ -25,7 +25,8 @@ constexpr bool OPENS_TILES = false;
 constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 1;
 constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;  // register block of float products
-constexpr int TILE_VECTORS = 2, TILE_TOKENS = 4;                      // row vectors at once in exact products
+constexpr int TILE_VECTORS = 2, TILE_TOKENS = 4;     // register block of exact products
+constexpr int QUADS_AT_ONCE = 1;                     // quads of inputs that exact products load together
 
 struct F32 {
     float lane[W];
@@ -187,6 +188,11 @@ static inline I32 broadcast(const void* p) {
     memcpy(&x, p, 4);
     return set1_i(x);
 }
+// Inputs of a token, up to 16, and four of them in every lane.
+using Inputs = const int8_t*;
+using Quad = I32;
+static inline Inputs load_inputs(const int8_t* p) { return p; }
+static inline Quad quad_of(Inputs x, int quad) { return broadcast(x + 4 * quad); }
 // Every byte by n bits to the left, to the right where n < 0; what crosses a byte's edge leaves anything there.
 static inline I32 shift(I32 x, int n) {
     OCTUOR_LANES x.lane[i] = int32_t(n < 0 ? uint32_t(x.lane[i]) >> -n : uint32_t(x.lane[i]) << n);
@@ -197,6 +203,8 @@ static inline I32 bits(I32 x, int mask) {
     OCTUOR_LANES x.lane[i] &= int32_t(uint32_t(mask) * 0x01010101u);
     return x;
 }
+// The same after a shift to the right by 4.
+static inline I32 high_bits(I32 x, int mask) { return bits(shift(x, -4), mask); }
 // Bits of a where the mask has them, of b elsewhere.
 static inline I32 choose_bits(I32 a, I32 b, int mask) {
     const int32_t masks = int32_t(uint32_t(mask) * 0x01010101u);

@@ -1,0 +1,544 @@
+// Every operation of every instruction set of this build, compared without Python: the scalar kernels against plain
+// loops in double, the others against the scalar ones. For machines that can only be emulated.
+//
+//   compare [isa ...]   the instruction sets that this processor has to have, all others have to be missing;
+//                       none named: whatever it has
+// Exits 1 on a difference, after printing each.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "dispatch.h"
+#include "threads.h"
+
+using namespace octuor;
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+using Bytes = std::vector<uint8_t>;
+
+namespace {
+
+struct FormatRow {
+    const char* name;
+    Format format;
+    int64_t number_bytes, tile_bytes;  // one of them 0
+    double error;                      // relative rms of a normal matrix, as quant.FORMATS declares it
+};
+// The tiled ones as in bindings.cpp.
+const FormatRow FORMATS[] = {
+    {"f32", Format::f32, 4, 0, 0},         {"f16", Format::f16, 2, 0, 3e-4},     {"bf16", Format::bf16, 2, 0, 4e-3},
+    {"q8", Format::q8, 0, 16512, 0.0075},  {"q6", Format::q6, 0, 13056, 0.025},  {"q5", Format::q5, 0, 11008, 0.045},
+    {"q4", Format::q4, 0, 8960, 0.08},     {"q3", Format::q3, 0, 6912, 0.16},    {"q2", Format::q2, 0, 4864, 0.33},
+};
+constexpr int64_t ROWS = 64, INPUTS = 256;
+
+// Relative to the largest result of a product: sums of some hundred float32 products, in another order.
+constexpr double ROUNDING = 3e-6;
+// exp within 2 ulp, twice, and its sums.
+constexpr double SOFTMAX = 1e-5;
+// Queries, keys, values and probabilities of 8 bits each, where many queries meet an f16 cache with __AVX512BF16__.
+constexpr double BFLOAT16 = 0.03;
+// A hidden value next to a boundary between two int8 codes may fall to either side: one code of 127 of one input.
+constexpr double REQUANTIZED = 3e-3;
+
+std::mt19937 engine(7);
+int n_checks = 0, n_failures = 0;
+
+float normal() {
+    static std::normal_distribution<float> distribution;
+    return distribution(engine);
+}
+Floats normals(int64_t n) {
+    Floats x(static_cast<size_t>(n));
+    for (float& v : x) v = normal();
+    return x;
+}
+// All of one magnitude: codes and sums at their extremes.
+Floats signs(int64_t n) {
+    Floats x(static_cast<size_t>(n));
+    for (float& v : x) v = normal() < 0 ? -1.0f : 1.0f;
+    return x;
+}
+
+void report(const std::string& isa, const std::string& what, double difference, double limit) {
+    n_checks++;
+    if (difference <= limit) return;  // false for a NaN
+    n_failures++;
+    if (n_failures <= 40)
+        std::printf("DIFFERS  %-10s %s: off by %.3g, expected at most %.3g\n", isa.c_str(), what.c_str(), difference,
+                    limit);
+}
+
+template <class A, class B>
+double difference(const std::vector<A>& found, const std::vector<B>& expected) {
+    double largest = 1e-30, off = 0;
+    for (const B& x : expected) largest = std::max(largest, std::abs(double(x)));
+    for (size_t i = 0; i < expected.size(); i++) {
+        const double d = std::abs(double(found[i]) - double(expected[i]));
+        if (!(d <= off)) off = d;
+        if (std::isnan(d)) return d;
+    }
+    return off / largest;
+}
+
+// What the caller of a check has: the definition, or null where the scalar result is what counts.
+struct Runner {
+    std::vector<const Implementation*> isas;
+    Pool pool{2, {}};
+
+    // run(kernels) returns the result of one instruction set.
+    template <class F>
+    Floats check(const std::string& what, const Doubles& definition, double limit, F run) {
+        Floats scalar;
+        for (const Implementation* isa : isas) {
+            const Floats found = run(*isa->kernels);
+            if (isa == isas.front()) {
+                scalar = found;
+                if (definition.empty()) continue;
+                report(isa->name, what + " (definition)", difference(found, definition), limit);
+            } else {
+                report(isa->name, what, difference(found, scalar), limit);
+            }
+        }
+        return scalar;
+    }
+};
+
+// ---- weights --------------------------------------------------------------------------------------------------
+
+// Storage and what it stands for.
+struct Weight {
+    Bytes storage;
+    Matrix matrix;
+    Floats values;  // [out, in]
+};
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+Matrix matrix_of(const Floats& x, int64_t out, int64_t in) { return {x.data(), out, in, Format::f32}; }
+
+uint16_t truncated_bf16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return uint16_t(bits >> 16);
+}
+
+Bytes plain_storage(const FormatRow& row, const Floats& x) {
+    Bytes bytes(x.size() * size_t(row.number_bytes) + 2);
+    for (size_t i = 0; i < x.size(); i++) {
+        uint8_t* at = bytes.data() + i * size_t(row.number_bytes);
+        if (row.format == Format::f32) std::memcpy(at, &x[i], 4);
+        if (row.format == Format::bf16) {
+            const uint16_t bits = truncated_bf16(x[i]);
+            std::memcpy(at, &bits, 2);
+        }
+        if (row.format == Format::f16) {  // 11 bits are kept: exact in f16 while the exponent is
+            const int exponent = x[i] == 0 ? 0 : std::max(std::ilogb(x[i]), -14);
+            const auto units = uint16_t(std::lrint(std::abs(std::ldexp(x[i], 10 - exponent))));
+            const uint16_t bits = units < 1024 ? units : uint16_t(units - 1024 + ((exponent + 15) << 10));
+            const uint16_t with_sign = uint16_t(bits | (x[i] < 0 ? 0x8000 : 0));
+            std::memcpy(at, &with_sign, 2);
+        }
+    }
+    return bytes;
+}
+
+Bytes tiled_storage(const Kernels& kernels, Team* team, const FormatRow& row, const Floats& x, int64_t out,
+                    int64_t in) {
+    Bytes bytes(size_t(ceil_div(out, ROWS) * ceil_div(in, INPUTS) * row.tile_bytes));
+    const Matrix from = matrix_of(x, out, in);
+    kernels.quantize(team, &from, row.format, bytes.data());
+    return bytes;
+}
+
+Floats widened(const Kernels& kernels, const Matrix& m) {
+    std::vector<int32_t> tokens(static_cast<size_t>(m.out));
+    for (size_t i = 0; i < tokens.size(); i++) tokens[i] = int32_t(i);
+    Floats out(size_t(m.out * m.in));
+    kernels.embed(&m, tokens.data(), m.out, out.data());
+    return out;
+}
+
+Weight make_weight(Runner& runner, const FormatRow& row, const Floats& x, int64_t out, int64_t in) {
+    const Kernels& scalar = *runner.isas.front()->kernels;
+    Weight w;
+    w.storage = row.tile_bytes ? tiled_storage(scalar, runner.pool.team(), row, x, out, in) : plain_storage(row, x);
+    w.matrix = {w.storage.data(), out, in, row.format};
+    w.values = widened(scalar, w.matrix);
+    return w;
+}
+
+// Inputs as products with a tiled weight see them.
+Doubles rounded_inputs(const float* x, int64_t n, int64_t width) {
+    Doubles y(size_t(n * width));
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t from = 0; from < width; from += INPUTS) {
+            const int64_t end = std::min(width, from + INPUTS);
+            float most = 0;
+            for (int64_t i = from; i < end; i++) most = std::max(most, std::abs(x[t * width + i]));
+            const float scale = most / 127.0f, inverse = most > 0 ? 1.0f / scale : 0.0f;
+            for (int64_t i = from; i < end; i++) {
+                const float code = std::nearbyint(std::clamp(x[t * width + i] * inverse, -127.0f, 127.0f));
+                y[size_t(t * width + i)] = double(code) * double(scale);
+            }
+        }
+    return y;
+}
+
+Doubles product(const Weight& w, const float* x, int64_t n, bool tiled) {
+    const int64_t out = w.matrix.out, in = w.matrix.in;
+    const Doubles inputs = tiled ? rounded_inputs(x, n, in) : Doubles(x, x + n * in);
+    Doubles y(size_t(n * out));
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t o = 0; o < out; o++) {
+            double sum = 0;
+            for (int64_t i = 0; i < in; i++) sum += double(w.values[size_t(o * in + i)]) * inputs[size_t(t * in + i)];
+            y[size_t(t * out + o)] = sum;
+        }
+    return y;
+}
+
+// ---- the operations -------------------------------------------------------------------------------------------
+
+std::string label(const char* what, const char* name, int64_t a, int64_t b, int64_t n) {
+    return std::string(what) + " " + name + " [" + std::to_string(a) + ", " + std::to_string(b) + "], " +
+           std::to_string(n) + " tokens";
+}
+
+// Root mean square of what was lost, relative to x.
+double error(const Floats& y, const Floats& x) {
+    double lost = 0, power = 0;
+    for (size_t i = 0; i < x.size(); i++) {
+        lost += (double(x[i]) - y[i]) * (double(x[i]) - y[i]);
+        power += double(x[i]) * x[i];
+    }
+    return std::sqrt(lost / power);
+}
+
+void check_quantize(Runner& runner, const FormatRow& row) {
+    constexpr int64_t SHAPES[][2] = {{1, 1}, {64, 256}, {65, 300}};
+    for (const auto& [out, in] : SHAPES) {
+        const Floats x = normals(out * in);
+        Doubles errors;
+        for (const Implementation* isa : runner.isas) {
+            const Bytes storage = tiled_storage(*isa->kernels, runner.pool.team(), row, x, out, in);
+            errors.push_back(error(widened(*isa->kernels, {storage.data(), out, in, row.format}), x));
+            report(isa->name, label("quantize", row.name, out, in, 0), errors.back(), row.error);
+            // Where two candidates are a rounding apart either may be chosen.
+            report(isa->name, label("quantize alike", row.name, out, in, 0), errors.back(), errors[0] * 1.001 + 1e-7);
+        }
+    }
+    Floats bad = normals(70 * 300);
+    bad[66 * 300 + 299] = NAN;
+    const Matrix from = matrix_of(bad, 70, 300);
+    for (const Implementation* isa : runner.isas) {
+        Bytes storage(size_t(4 * row.tile_bytes));
+        const int64_t found = isa->kernels->quantize(runner.pool.team(), &from, row.format, storage.data());
+        report(isa->name, std::string("quantize refuses a NaN in row 66 ") + row.name, double(std::abs(found - 66)), 0);
+    }
+}
+
+void check_embed(Runner& runner, const FormatRow& row) {
+    for (int64_t in : {1, 3, 4, 15, 17, 33, 257}) {
+        const Floats x = normals(66 * in);
+        const Weight w = make_weight(runner, row, x, 66, in);
+        report("scalar", label("embed (definition)", row.name, 66, in, 66), error(w.values, x), row.error);
+        runner.check(label("embed", row.name, 66, in, 66), {}, 0,
+                     [&](const Kernels& k) { return widened(k, w.matrix); });
+    }
+}
+
+void check_linear(Runner& runner, const FormatRow& row) {
+    struct Shape {
+        int64_t out, in;
+        std::vector<int64_t> tokens;
+    };
+    const std::vector<Shape> shapes = {
+        {1, 1, {1, 2}},          {3, 5, {1, 3}},        {63, 17, {1, 2, 5}},
+        {65, 300, {1, 2, 4, 7}}, {130, 771, {1, 3, 6}}, {64, 256, {1, 2, 3, 4, 5, 6, 7, 8, 9, 11}},
+        {70, 260, {129, 40}},
+    };
+    for (const Shape& shape : shapes)
+        for (bool extreme : {false, true}) {
+            const auto draw = extreme ? signs : normals;
+            const Weight w = make_weight(runner, row, draw(shape.out * shape.in), shape.out, shape.in);
+            for (int64_t n : shape.tokens) {
+                Floats x = draw(n * shape.in);
+                // The first token along the first row: the largest sum there can be.
+                if (extreme) std::copy_n(w.values.begin(), shape.in, x.begin());
+                if (n > 2) std::fill_n(x.begin() + 2 * shape.in, shape.in, 0.0f);
+                runner.check(label(extreme ? "linear at extremes" : "linear", row.name, shape.out, shape.in, n),
+                             product(w, x.data(), n, row.tile_bytes), ROUNDING, [&](const Kernels& k) {
+                                 Floats out(size_t(n * shape.out));
+                                 k.linear(runner.pool.team(), x.data(), n, &w.matrix, out.data());
+                                 return out;
+                             });
+            }
+        }
+}
+
+void check_moe(Runner& runner, const FormatRow& row) {
+    constexpr int64_t SHAPES[][3] = {{6, 9, 1}, {260, 300, 3}, {65, 257, 24}};
+    constexpr int64_t E = 3, A = 2;
+    for (const auto& [dim, hidden_dim, n] : SHAPES) {
+        std::vector<Weight> weights;
+        for (int64_t e = 0; e < E; e++) {
+            weights.push_back(make_weight(runner, row, normals(hidden_dim * dim), hidden_dim, dim));
+            weights.push_back(make_weight(runner, row, normals(hidden_dim * dim), hidden_dim, dim));
+            weights.push_back(make_weight(runner, row, normals(dim * hidden_dim), dim, hidden_dim));
+        }
+        std::vector<ExpertMatrices> matrices;
+        for (size_t e = 0; e < size_t(E); e++)
+            matrices.push_back({weights[3 * e].matrix, weights[3 * e + 1].matrix, weights[3 * e + 2].matrix});
+        const Floats x = normals(n * dim);
+        std::vector<int32_t> experts;
+        Floats shares;
+        for (int64_t t = 0; t < n; t++) {
+            const auto first = int32_t(t % 5 ? 0 : engine() % E);  // one expert with most of the tokens
+            experts.push_back(first);
+            experts.push_back(int32_t((first + 1 + engine() % (E - 1)) % E));
+            shares.push_back(0.7f);
+            shares.push_back(0.3f);
+        }
+        Doubles definition(size_t(n * dim));
+        for (int64_t t = 0; t < n; t++)
+            for (int64_t a = 0; a < A; a++) {
+                const Weight* w = &weights[3 * size_t(experts[size_t(t * A + a)])];
+                const bool tiled = row.tile_bytes;
+                const Doubles gates = product(w[0], x.data() + t * dim, 1, tiled);
+                const Doubles ups = product(w[1], x.data() + t * dim, 1, tiled);
+                Floats hidden;
+                for (size_t f = 0; f < size_t(hidden_dim); f++)
+                    hidden.push_back(float(gates[f] / (1 + std::exp(-gates[f])) * ups[f]));
+                const Doubles y = product(w[2], hidden.data(), 1, tiled);
+                for (size_t o = 0; o < size_t(dim); o++)
+                    definition[size_t(t * dim) + o] += double(shares[size_t(t * A + a)]) * y[o];
+            }
+        runner.check(label("moe", row.name, hidden_dim, dim, n), definition, row.tile_bytes ? REQUANTIZED : SOFTMAX,
+                     [&](const Kernels& k) {
+                         Floats out(size_t(n * dim));
+                         const MoeCall call = {x.data(),       out.data(),    n, dim, hidden_dim,
+                                               experts.data(), shares.data(), A, E,   matrices.data()};
+                         k.moe(runner.pool.team(), &call);
+                         return out;
+                     });
+    }
+}
+
+void check_rms_norm(Runner& runner) {
+    for (int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 300}) {
+        const int64_t n = 3;
+        const Floats x = normals(n * dim), weight = normals(dim);
+        Doubles definition;
+        for (int64_t t = 0; t < n; t++) {
+            double squares = 0;
+            for (int64_t i = 0; i < dim; i++) squares += double(x[size_t(t * dim + i)]) * x[size_t(t * dim + i)];
+            for (int64_t i = 0; i < dim; i++)
+                definition.push_back(x[size_t(t * dim + i)] / std::sqrt(squares / double(dim) + 1e-5) *
+                                     weight[size_t(i)]);
+        }
+        runner.check(label("rms_norm", "", 0, dim, n), definition, ROUNDING, [&](const Kernels& k) {
+            Floats out(x.size());
+            k.rms_norm(runner.pool.team(), x.data(), weight.data(), n, dim, 1e-5f, out.data());
+            return out;
+        });
+    }
+}
+
+void check_rope(Runner& runner) {
+    for (int64_t half : {1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 64}) {
+        const int64_t n = 2, heads = 3, dim = 2 * half;
+        const Floats x = normals(n * heads * dim);
+        Floats cos, sin;
+        for (int64_t i = 0; i < n * half; i++) {
+            const float angle = 3 * normal();
+            cos.push_back(std::cos(angle)), sin.push_back(std::sin(angle));
+        }
+        Doubles definition(x.size());
+        for (int64_t row = 0; row < n * heads; row++)
+            for (int64_t i = 0; i < half; i++) {
+                const double a = x[size_t(row * dim + i)], b = x[size_t(row * dim + half + i)];
+                const double c = cos[size_t(row / heads * half + i)], s = sin[size_t(row / heads * half + i)];
+                definition[size_t(row * dim + i)] = a * c - b * s;
+                definition[size_t(row * dim + half + i)] = b * c + a * s;
+            }
+        runner.check(label("rope", "", heads, dim, n), definition, ROUNDING, [&](const Kernels& k) {
+            Floats out(x.size());
+            k.rope(x.data(), cos.data(), sin.data(), n, heads, dim, out.data());
+            return out;
+        });
+    }
+}
+
+void check_route(Runner& runner) {
+    const int64_t n = 9, n_experts = 7, n_chosen = 3;
+    Floats logits = normals(n * n_experts);
+    logits[1] = logits[3] = logits[5] = 4;  // ties go to the lower index
+    std::vector<int32_t> first;
+    for (const Implementation* isa : runner.isas) {
+        std::vector<int32_t> experts(size_t(n * n_chosen));
+        Floats weights(experts.size());
+        const RouteCall call = {logits.data(), n, n_experts, n_chosen, experts.data(), weights.data()};
+        isa->kernels->route(&call);
+        if (first.empty()) first = experts;
+        report(isa->name, "route's experts", difference(experts, first), 0);
+        Doubles definition;
+        std::vector<int32_t> order;
+        for (int64_t t = 0; t < n; t++) {
+            const float* row = &logits[size_t(t * n_experts)];
+            std::vector<int32_t> all;
+            for (int32_t e = 0; e < n_experts; e++) all.push_back(e);
+            std::stable_sort(all.begin(), all.end(), [&](int32_t a, int32_t b) { return row[a] > row[b]; });
+            double total = 0;
+            for (int64_t a = 0; a < n_chosen; a++) total += std::exp(double(row[all[size_t(a)]]));
+            for (int64_t a = 0; a < n_chosen; a++) {
+                order.push_back(all[size_t(a)]);
+                definition.push_back(std::exp(double(row[all[size_t(a)]])) / total);
+            }
+        }
+        report(isa->name, "route's order", difference(experts, order), 0);
+        report(isa->name, "route's weights", difference(weights, definition), SOFTMAX);
+    }
+}
+
+// What a cache holds, read back as float32 by the scalar embed.
+Floats read_pool(Runner& runner, const Bytes& pool, bool f16, int64_t n) {
+    return widened(*runner.isas.front()->kernels, {pool.data(), 1, n, f16 ? Format::f16 : Format::f32});
+}
+
+struct AttentionCase {
+    int64_t heads, kv_heads, dim, window;
+    bool cached, f16;
+};
+
+void check_attention(Runner& runner, const AttentionCase& c) {
+    constexpr int64_t PAGE = 5, WIDTH = 12, LENGTHS[] = {17, 1, 40}, B = 3;
+    // Cached: a first call with the prompts, then one with a token for each; the last of it is what is compared.
+    const int64_t row = c.kv_heads * c.dim, n_pages = B * WIDTH;
+    std::vector<int32_t> table;
+    for (int64_t i = 0; i < n_pages; i++) table.push_back(int32_t(n_pages - 1 - i));
+    std::vector<Floats> keys(B), values(B);  // all of each sequence, [n, K, C]
+    std::vector<Bytes> key_pools, value_pools;
+    const size_t pool_bytes = size_t(n_pages * row * PAGE * (c.f16 ? 2 : 4));
+    key_pools.assign(runner.isas.size(), Bytes(pool_bytes)), value_pools = key_pools;
+    for (int step = 0; step < (c.cached ? 3 : 1); step++) {
+        std::vector<int32_t> positions, starts = {0};
+        Floats q, k, v;
+        for (size_t b = 0; b < size_t(B); b++) {
+            const int64_t before = int64_t(keys[b].size()) / row;
+            const int64_t n = step == 0 ? LENGTHS[b] : step == 1 ? 1 : 2 - int64_t(b);
+            for (int64_t t = 0; t < n; t++) positions.push_back(int32_t(before + t));
+            starts.push_back(starts.back() + int32_t(n));
+            const Floats own_k = normals(n * row), own_v = normals(n * row);
+            k.insert(k.end(), own_k.begin(), own_k.end()), v.insert(v.end(), own_v.begin(), own_v.end());
+            keys[b].insert(keys[b].end(), own_k.begin(), own_k.end());
+            values[b].insert(values[b].end(), own_v.begin(), own_v.end());
+        }
+        const auto n_tokens = int64_t(positions.size());
+        q = normals(n_tokens * c.heads * c.dim);
+        size_t isa = 0;
+        std::vector<Floats> results;
+        for (const Implementation* i : runner.isas) {
+            Floats out(q.size());
+            AttentionCall call = {};
+            call.q = q.data(), call.k = k.data(), call.v = v.data(), call.out = out.data();
+            call.n_tokens = n_tokens, call.n_heads = c.heads, call.n_kv_heads = c.kv_heads, call.head_dim = c.dim;
+            call.positions = positions.data(), call.starts = starts.data();
+            call.n_sequences = B, call.window = c.window;
+            if (c.cached) {
+                call.keys = key_pools[isa].data(), call.values = value_pools[isa].data(), call.cache_is_f16 = c.f16;
+                call.page_size = PAGE, call.table_width = WIDTH, call.table = table.data();
+            }
+            i->kernels->attention(runner.pool.team(), &call);
+            results.push_back(out);
+            isa++;
+        }
+        Floats pool_keys, pool_values;
+        if (c.cached) {
+            pool_keys = read_pool(runner, key_pools[0], c.f16, n_pages * row * PAGE);
+            pool_values = read_pool(runner, value_pools[0], c.f16, n_pages * row * PAGE);
+        }
+        auto at = [&](const Floats& pool, const Floats& own, size_t b, int64_t p, int64_t j) {
+            if (!c.cached) return &own[size_t((p * c.kv_heads + j) * c.dim)];
+            const int64_t page = table[b * size_t(WIDTH) + size_t(p / PAGE)];
+            return &pool[size_t(((page * c.kv_heads + j) * PAGE + p % PAGE) * c.dim)];
+        };
+        Doubles definition(q.size());
+        for (size_t b = 0; b < size_t(B); b++)
+            for (int32_t t = starts[b]; t < starts[b + 1]; t++)
+                for (int64_t h = 0; h < c.heads; h++) {
+                    const int64_t j = h / (c.heads / c.kv_heads), p = positions[size_t(t)];
+                    const size_t to = size_t((t * c.heads + h) * c.dim);
+                    Doubles weights;
+                    double total = 0;
+                    const int64_t from = c.window ? std::max<int64_t>(0, p - c.window + 1) : 0;
+                    for (int64_t s = from; s <= p; s++) {
+                        double score = 0;
+                        const float* key = at(pool_keys, keys[b], b, s, j);
+                        for (int64_t i = 0; i < c.dim; i++) score += double(q[to + size_t(i)]) * key[i];
+                        weights.push_back(std::exp(score / std::sqrt(double(c.dim))));
+                        total += weights.back();
+                    }
+                    for (int64_t s = from; s <= p; s++)
+                        for (int64_t i = 0; i < c.dim; i++)
+                            definition[to + size_t(i)] +=
+                                weights[size_t(s - from)] / total * at(pool_values, values[b], b, s, j)[i];
+                }
+        const std::string what = "attention H " + std::to_string(c.heads) + " K " + std::to_string(c.kv_heads) + " C " +
+                                 std::to_string(c.dim) + " window " + std::to_string(c.window) +
+                                 (c.cached ? c.f16 ? " f16 cache" : " f32 cache" : " no cache");
+        for (size_t i = 0; i < results.size(); i++) {
+            const std::string isa = runner.isas[i]->name;
+            const bool rounds = c.f16 && (isa == "avx512bf16" || isa == "amx");
+            report(isa, what + " (definition)", difference(results[i], definition), rounds ? BFLOAT16 : SOFTMAX);
+            if (c.cached) report(isa, what + ": cache", key_pools[i] == key_pools[0] ? 0 : 1, 0);
+        }
+    }
+}
+
+}  // namespace
+
+int main(int n_arguments, char** arguments) {
+    Runner runner;
+    std::vector<std::string> names;
+    for (const Implementation& isa : implementations()) {
+        if (!isa.supported()) continue;
+        runner.isas.push_back(&isa);
+        names.emplace_back(isa.name);
+    }
+    std::string features;
+    for (const std::string& feature : cpu_features()) features += " " + feature;
+    std::printf("processor: %s;%s\n", cpu_name().c_str(), features.c_str());
+    std::printf("instruction sets:");
+    for (const std::string& name : names) std::printf(" %s", name.c_str());
+    std::printf("\n");
+    const std::vector<std::string> expected(arguments + 1, arguments + n_arguments);
+    if (!expected.empty() && names != expected) {
+        std::printf("expected others:");
+        for (const std::string& name : expected) std::printf(" %s", name.c_str());
+        std::printf("\n");
+        return 1;
+    }
+    for (const FormatRow& row : FORMATS) {
+        if (row.tile_bytes) check_quantize(runner, row);
+        check_embed(runner, row);
+        check_linear(runner, row);
+        check_moe(runner, row);
+    }
+    check_rms_norm(runner);
+    check_rope(runner);
+    check_route(runner);
+    constexpr int64_t HEADS[][3] = {{1, 1, 2}, {6, 2, 10}, {4, 4, 16}, {8, 2, 34}, {40, 1, 18}, {8, 2, 128}};
+    for (const auto& [heads, kv_heads, dim] : HEADS)
+        for (int64_t window : {0, 7}) {
+            check_attention(runner, {heads, kv_heads, dim, window, false, false});
+            check_attention(runner, {heads, kv_heads, dim, window, true, false});
+            check_attention(runner, {heads, kv_heads, dim, window, true, true});
+        }
+    std::printf("%d checks, %d failed\n", n_checks, n_failures);
+    return n_failures != 0;
+}
