@@ -133,6 +133,32 @@ class Environment:
         return run_child([self.python, "-m", module, *args], env=env, cwd=HERE, name=module)
 
 
+@dataclass
+class PackagedEngine:
+    """What engines that pip can install share; each measures in its own module, run inside its environment.
+
+    type_name  ggml's type, None: by the subject's format
+    gguf       a file to use instead of making one
+    """
+
+    environment_path: Path
+    type_name: str | None = None
+    gguf: Path | None = None
+    name: str = ""
+    _subject: Subject | None = None
+
+    @property
+    def environment(self) -> Environment:
+        """The virtual environment at environment_path."""
+        return Environment(self.environment_path)
+
+    def run(self, request: Request, model: Path | None = None) -> str:
+        """What the engine's module answers; `prepare` came before."""
+        assert self._subject is not None
+        path = "" if model is None else str(model.resolve())
+        return run_inside(self.environment, type(self).__module__, self._subject, request, path)
+
+
 def run_inside(environment: Environment, module: str, subject: Subject, request: Request, model: str = "") -> str:
     """What an engine's own module answers in its environment; there it calls `read_inside` and `answer`."""
     given = {"model": model, "layers": subject.layers, "format": subject.format_name, "threads": subject.threads}

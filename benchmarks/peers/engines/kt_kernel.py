@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engines.base import (
     EngineError,
-    Environment,
+    PackagedEngine,
     Request,
     Row,
     Subject,
     answer,
     parse_rows,
     read_inside,
-    run_inside,
 )
 from engines.llama_cpp import make_gguf
 
@@ -30,18 +28,10 @@ WARM_UP = 16
 
 
 @dataclass
-class KtKernel:
+class KtKernel(PackagedEngine):
     """type_name and gguf as for llama_cpp."""
 
-    environment_path: Path
-    type_name: str | None = None
-    gguf: Path | None = None
     name: str = "kt_kernel"
-    _subject: Subject | None = None
-
-    @property
-    def environment(self) -> Environment:
-        return Environment(self.environment_path)
 
     def install(self) -> None:
         self.environment.install(["kt-kernel"], "kt_kernel")
@@ -57,10 +47,7 @@ class KtKernel:
         return f"{self.gguf.name}: kt-kernel {self.environment.version('kt-kernel')}, LLAMAFILE method, experts alone"
 
     def measure(self, request: Request) -> list[Row]:
-        assert self._subject is not None
-        assert self.gguf is not None
-        model = str(self.gguf.resolve())
-        return parse_rows(run_inside(self.environment, "engines.kt_kernel", self._subject, request, model))
+        return parse_rows(self.run(request, self.gguf))
 
 
 class Layer:

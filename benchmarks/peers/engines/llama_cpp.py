@@ -14,13 +14,13 @@ from typing import Any
 from engines.base import (
     EngineError,
     Environment,
+    PackagedEngine,
     Request,
     Row,
     Subject,
     answer,
     parse_rows,
     read_inside,
-    run_inside,
 )
 
 TYPES = {"q8": "Q8_0", "q6": "Q6_K", "q5": "Q5_K", "q4": "Q4_K", "q3": "Q3_K", "q2": "Q2_K"}
@@ -50,18 +50,10 @@ def make_gguf(environment: Environment, subject: Subject, type_name: str | None)
 
 
 @dataclass
-class LlamaCpp:
+class LlamaCpp(PackagedEngine):
     """type_name: ggml's, default by TYPES; gguf: a file to use instead of making one (set by the caller)."""
 
-    environment_path: Path
-    type_name: str | None = None
-    gguf: Path | None = None
     name: str = "llama_cpp"
-    _subject: Subject | None = None
-
-    @property
-    def environment(self) -> Environment:
-        return Environment(self.environment_path)
 
     def install(self) -> None:
         self.environment.install(["llama-cpp-python", "gguf"], "llama_cpp, gguf")
@@ -75,8 +67,7 @@ class LlamaCpp:
 
     def _check(self) -> None:
         """Tokens must stay apart and choose different experts, or every row would flatter."""
-        assert self._subject is not None
-        text = self._run(Request())
+        text = self.run(Request(), self.gguf)
         if abs(float(text)) > SAME:
             raise EngineError(
                 f"{self.name}: expected logits of two prompts to differ, in {self.gguf} they correlate by {text}; "
@@ -88,12 +79,7 @@ class LlamaCpp:
         return f"{self.gguf.name}: llama-cpp-python {self.environment.version('llama-cpp-python')} at its defaults"
 
     def measure(self, request: Request) -> list[Row]:
-        return parse_rows(self._run(request))
-
-    def _run(self, request: Request) -> str:
-        assert self._subject is not None
-        assert self.gguf is not None
-        return run_inside(self.environment, "engines.llama_cpp", self._subject, request, str(self.gguf.resolve()))
+        return parse_rows(self.run(request, self.gguf))
 
 
 class Model:

@@ -14,14 +14,13 @@ from typing import Any
 
 from engines.base import (
     EngineError,
-    Environment,
+    PackagedEngine,
     Request,
     Row,
     Subject,
     answer,
     parse_rows,
     read_inside,
-    run_inside,
 )
 from engines.transformers import random_model
 
@@ -31,18 +30,10 @@ PACKAGES = ["openvino-genai", "optimum-intel[openvino]", "nncf", "torch"]
 
 
 @dataclass
-class OpenVino:
+class OpenVino(PackagedEngine):
     """See the module."""
 
-    environment_path: Path
-    type_name: str | None = None
-    gguf: Path | None = None
     name: str = "openvino"
-    _subject: Subject | None = None
-
-    @property
-    def environment(self) -> Environment:
-        return Environment(self.environment_path)
 
     def install(self) -> None:
         self.environment.install(PACKAGES, "openvino, optimum.intel")
@@ -65,8 +56,7 @@ class OpenVino:
         return f"openvino {self.environment.version('openvino')}, int4 weights in groups of {GROUP}, defaults"
 
     def measure(self, request: Request) -> list[Row]:
-        assert self._subject is not None
-        return parse_rows(run_inside(self.environment, "engines.openvino", self._subject, request, str(self._folder)))
+        return parse_rows(self.run(request, self._folder))
 
 
 def export(n_layers: int, folder: Path) -> None:

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engines.base import (
     EngineError,
-    Environment,
+    PackagedEngine,
     Request,
     Row,
     Subject,
     answer,
     parse_rows,
     read_inside,
-    run_inside,
 )
 
 PROMPT_BEFORE = 16
@@ -27,18 +25,10 @@ POOL = 1 << 24  # random numbers that all weights are cut from
 
 
 @dataclass
-class Transformers:
+class Transformers(PackagedEngine):
     """See the module."""
 
-    environment_path: Path
-    type_name: str | None = None
-    gguf: Path | None = None
     name: str = "transformers"
-    _subject: Subject | None = None
-
-    @property
-    def environment(self) -> Environment:
-        return Environment(self.environment_path)
 
     def install(self) -> None:
         self.environment.install(["torch", "transformers"], "torch, transformers")
@@ -54,8 +44,7 @@ class Transformers:
         return f"{', '.join(versions)}, bfloat16, random weights"
 
     def measure(self, request: Request) -> list[Row]:
-        assert self._subject is not None
-        return parse_rows(run_inside(self.environment, "engines.transformers", self._subject, request))
+        return parse_rows(self.run(request))
 
 
 def random_model(n_layers: int) -> Any:
