@@ -8,6 +8,9 @@
     ├── TokenizerError     a tokenizer file or a conversation that cannot be encoded
     ├── RequestError       parameters, prompts or token ids outside what the model takes
     ├── CapacityError      the key/value cache is full or has let go of what was asked for
+    ├── OverloadError      a server with a full queue, or one that is about to stop
+    ├── GrammarError       a schema, expression or tool list that answers cannot be held to
+    ├── AccountError       a key that is unknown, expired or beyond its limits
     └── BackendError       an instruction set, library or device that is not there
 
 The command line prints the message alone and exits 1; a traceback means a bug in Octuor.
@@ -44,6 +47,26 @@ class RequestError(OctuorError):
 
 class CapacityError(OctuorError):
     """The key/value cache has no room, or no longer holds the positions asked for."""
+
+
+class OverloadError(OctuorError):
+    """A full queue, or a server that is about to stop; is_draining tells which.
+
+    retry_after_s  when to try again
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, is_draining: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.is_draining = is_draining
+
+
+class GrammarError(OctuorError):
+    """A JSON schema, regular expression or list of tools that answers cannot be held to."""
+
+
+class AccountError(OctuorError):
+    """An API key that does not exist, has expired or been revoked, or has used up its limits."""
 
 
 class BackendError(OctuorError):

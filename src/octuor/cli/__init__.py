@@ -17,16 +17,27 @@ COMMANDS = ("chat", "generate", "info", "convert", "synth", "bench", "train")
 
 
 class LazyGroup(TyperGroup):
-    """A group whose commands are modules of this package, each with a function `main`."""
+    """A group whose commands are modules of this package, each with a function `main` or, for a group of
+    commands of its own, a Typer `app`. "bench serve" is the module bench_serve."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """A command of two words where there is one of that name, else one of one word."""
+        two = " ".join(args[:2])
+        if two in COMMANDS:
+            return two, self.get_command(ctx, two), args[2:]
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
+        module = import_module(f"octuor.cli.{cmd_name.replace(' ', '_')}")
+        if hasattr(module, "app"):
+            return typer.main.get_command(module.app)
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(cmd_name)(import_module(f"octuor.cli.{cmd_name}").main)
+        app.command(cmd_name)(module.main)
         return typer.main.get_command(app)
 
 

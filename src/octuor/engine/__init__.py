@@ -1,0 +1,1 @@
+"""Many answers at once: continuous batching over the flat token axis."""
