@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import Depends
 from fastapi import Request as HttpRequest
@@ -39,7 +40,9 @@ class Caller:
         return served
 
 
-def caller_of(request: HttpRequest, serving: Serving = Depends(serving_of), key: Key = Depends(key_of)) -> Caller:
+def caller_of(
+    request: HttpRequest, serving: Annotated[Serving, Depends(serving_of)], key: Annotated[Key, Depends(key_of)]
+) -> Caller:
     """The dependency: who calls."""
     return Caller(serving, key, record_of(request.scope))
 
