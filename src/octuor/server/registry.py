@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from octuor.api import Model
+from octuor.engine.engine import EngineStats
 from octuor.server.errors import model_not_found
 from octuor.server.listen import Submits
 from octuor.tokenizer import Tokenizer
@@ -30,6 +31,19 @@ class AnswerEngine(Submits, Protocol):
     """What the server needs of an engine beside listening to it; octuor.engine.engine.Engine is one."""
 
     n_context: int
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits or runs."""
+
+    def stats(self) -> EngineStats:
+        """How things stand; from any thread."""
+
+    def drain(self) -> None:
+        """Refuse new requests."""
+
+    def stop(self) -> None:
+        """End what is under way with an error, and the engine."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from octuor.server.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -12,6 +14,12 @@ class ServerSettings:
     max_body_bytes  of a request; more is answered with 413
     max_choices     n, and prompts of one request
     ping_s          seconds of silence in a stream before a keep-alive comment
+    limits          on connections and requests
+    cors_origins    pages that may read answers beside those of this machine; "*": all
+    drain_timeout_s after a signal to stop, running answers may go on for this long
+    log_format      "json", "text", or "auto": text on a terminal
+    log_level       "debug", "info", "warning", "error"
+    otel            spans are sent by OpenTelemetry, set up by its OTEL_ variables
     """
 
     host: str = "127.0.0.1"
@@ -19,3 +27,9 @@ class ServerSettings:
     max_body_bytes: int = 16_000_000
     max_choices: int = 128
     ping_s: float = 10.0
+    limits: Limits = field(default_factory=Limits)
+    cors_origins: tuple[str, ...] = ()
+    drain_timeout_s: float = 60.0
+    log_format: str = "auto"
+    log_level: str = "info"
+    otel: bool = False

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import chat, models
+from octuor.server.routes import chat, health, metrics, models
 
-ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router)
+ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router, health.router, metrics.router)
