@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from octuor.api import Model
+from octuor.grammar import GrammarCompiler
 from octuor.server.errors import model_not_found
 from octuor.server.listen import Submits
 from octuor.tokenizer import Tokenizer
@@ -56,6 +57,11 @@ class Served:
     def tokenizer(self) -> Tokenizer:
         """The model's own. Raises TokenizerError where it has none."""
         return self.model.tokenizer
+
+    @cached_property
+    def compiler(self) -> GrammarCompiler:
+        """The grammar compiler of the model's tokens. Raises BackendError without llguidance."""
+        return GrammarCompiler(self.tokenizer, self.model.config.vocab_size)
 
     @cached_property
     def longest_piece(self) -> int:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import chat, models
+from octuor.server.routes import chat, completions, embeddings, models
 
-ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router)
+ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router, completions.router, embeddings.router)
