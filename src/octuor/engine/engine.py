@@ -48,7 +48,7 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step: sequences that answered, prompt tokens read, and seconds: in all, in the forward pass, choosing tokens."""
+    """One step: how many sequences answered, prompt tokens read; seconds in all, in the forward pass, and choosing."""
 
     n_decoding: int
     n_prompt_tokens: int

@@ -1,7 +1,8 @@
 """How many prompt tokens may join a step, so that those who are answering do not wait long.
 
-Chunked prefill beside decoding is Sarathi-Serve's (Agrawal et al. 2024, arXiv:2403.02310); the size of a chunk follows from
-what steps were measured to take here: on one machine 16 tokens are half a second, on another 500 are a hundredth.
+Chunked prefill beside decoding is Sarathi-Serve's (Agrawal et al. 2024, arXiv:2403.02310); the size of a chunk
+follows from what steps were measured to take here: on one machine 16 tokens are half a second, on another 500 are
+a hundredth.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """One choice of one request, as the scheduler sees it: its tokens, and how far they are computed. No arrays.
 
-How a token is computed decides its last bits. Tokens that follow each other in a prompt run *together*, two or more in
-one pass over the keys; generated ones run *alone*. The kernels promise that the numbers depend on nothing else: not
-on where a prompt is cut, nor on neighbours (docs/architecture.md). So a token is always computed the way it was the first
-time, also after a pause or in the next turn of a chat, and an answer is the same, bit by bit, whatever the cache holds.
+How a token is computed decides its last bits. Tokens that follow each other in a prompt run *together*, two or more
+in one pass over the keys; generated ones run *alone*. The kernels promise that the numbers depend on nothing else: not
+on where a prompt is cut, nor on neighbours (docs/architecture.md). So a token is always computed the way it was the
+first time, also after a pause or in the next turn of a chat, and an answer is the same, bit by bit, whatever the cache
+holds.
 """
 
 from __future__ import annotations
