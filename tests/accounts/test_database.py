@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE
+from unittest.mock import patch
 
 import pytest
 
@@ -223,6 +224,23 @@ def test_a_process_that_does_not_let_go(tmp_path: Path) -> None:
         pass
     first.close()
     second.close()
+
+
+def test_one_that_is_just_being_made(tmp_path: Path) -> None:
+    """SQLite does not wait by itself where a file's journal mode is to change."""
+    path = tmp_path / "x.sqlite3"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def let_go(seconds: float) -> None:
+        waits.append(seconds)
+        holder.execute("ROLLBACK")
+
+    with patch("octuor.accounts.database.time.sleep", let_go):
+        connect(path).close()
+    holder.close()
+    assert len(waits) == 1
 
 
 # ---- several processes ---------------------------------------------------------------------------

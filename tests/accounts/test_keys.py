@@ -30,6 +30,7 @@ def test_a_secret_looks_like_a_key_and_is_long_enough() -> None:
     secrets = {make_secret() for _ in range(100)}
     assert len({id_of(secret) for secret in secrets}) == len(secrets) == 100
     assert all(re.fullmatch(r"sk-[A-Za-z0-9]{40}", secret) for secret in secrets)
+    assert {character for secret in secrets for character in secret[ID_LENGTH:]} == set(ALPHABET)
     assert SECRET_LENGTH * math.log2(len(ALPHABET)) >= 160  # bits that the id does not tell
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octuor.accounts.keys import MAX_PER_MINUTE, Key
@@ -47,6 +47,7 @@ def wait_for(limiter: Limiter, key: Key, prompt_tokens: int) -> float:
 # ---- one bucket ----------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(PER_MINUTE, st.lists(st.tuples(NS, st.integers(0, 10**6)), max_size=20), st.integers(0, 1))
 def test_the_wait_is_exact(per_minute: int, uses: list[tuple[int, int]], least: int) -> None:
     """A nanosecond less than it says is too early; as long as it says is enough."""
@@ -61,6 +62,7 @@ def test_the_wait_is_exact(per_minute: int, uses: list[tuple[int, int]], least: 
     assert bucket.wait_ns(least, now + wait) == 0
 
 
+@settings(deadline=None)
 @given(PER_MINUTE, st.lists(st.tuples(NS, st.integers(0, 10**6)), max_size=20))
 def test_how_time_is_cut_does_not_matter(per_minute: int, uses: list[tuple[int, int]]) -> None:
     """One that is looked at all the time and one that is not hold the same: nothing is rounded."""
@@ -75,6 +77,7 @@ def test_how_time_is_cut_does_not_matter(per_minute: int, uses: list[tuple[int, 
         assert watched.wait_ns(1, now) == left_alone.wait_ns(1, now)
 
 
+@settings(deadline=None)
 @given(PER_MINUTE)
 def test_it_holds_one_minutes_worth(per_minute: int) -> None:
     bucket = Bucket(per_minute, 0)
@@ -85,6 +88,7 @@ def test_it_holds_one_minutes_worth(per_minute: int) -> None:
     assert bucket.wait_ns(0, later) - MINUTE_NS in (0, 1)
 
 
+@settings(deadline=None)
 @given(PER_MINUTE, NS, st.integers(0, 10**6))
 def test_giving_back_undoes_taking(per_minute: int, at: int, n: int) -> None:
     bucket, untouched = Bucket(per_minute, 0), Bucket(per_minute, 0)
@@ -188,6 +192,7 @@ def test_keys_do_not_share() -> None:
         assert wait_for(limiter, key, 0) == 60
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 600),
     st.integers(1, 600),
