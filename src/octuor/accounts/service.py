@@ -107,7 +107,7 @@ class Accounts:
             return LOCAL
         if secret is None:
             raise AccountError(
-                "expected an API key, found none; send the header Authorization: Bearer sk-…", kind="invalid"
+                "expected an API key, found none; send the header Authorization: Bearer sk-...", kind="invalid"
             )
         stored = keys.get(id_of(secret), NOBODY)
         if not hmac.compare_digest(digest_of(secret), stored.digest):
