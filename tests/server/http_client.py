@@ -152,7 +152,7 @@ def exchange(app: FastAPI, path: str, body: object, client: Callable[[Exchange],
             "headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1), "server": ("octuor", 80),
         }  # fmt: skip
         serving = asyncio.create_task(app(scope, receive, now.send))
-        await client(now)
+        await asyncio.wait_for(client(now), 10)
         await asyncio.wait_for(serving, 10)
 
     asyncio.run(run())

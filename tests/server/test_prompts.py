@@ -110,7 +110,7 @@ def test_much_is_encoded_elsewhere() -> None:
 def test_what_is_certainly_too_long_is_not_encoded() -> None:
     """No token has more than 16 characters."""
     check_chars(served(), 1600, "prompt")
-    with pytest.raises(ApiError, match="is 100 tokens. However, your prompt has at least 101 tokens"):
+    with pytest.raises(ApiError, match=r"is 100 tokens\. However, there are at least 101 in the prompt"):
         check_chars(served(), 1601, "prompt")
 
 
@@ -121,6 +121,7 @@ def test_room_for_an_answer(n_prompt: int, max_tokens: int | None, room: int) ->
 
 @pytest.mark.parametrize(("n_prompt", "max_tokens"), [(100, None), (101, 0), (99, 2), (1, 100)])
 def test_no_room_for_an_answer(n_prompt: int, max_tokens: int | None) -> None:
-    with pytest.raises(ApiError, match=r"^This model's maximum context length is 100 tokens\.") as caught:
+    with pytest.raises(ApiError) as caught:
         check_room(served(), n_prompt, max_tokens, "messages")
+    assert caught.value.message.startswith("This model's maximum context length is 100 tokens.")
     assert (caught.value.status_code, caught.value.code) == (400, "context_length_exceeded")
