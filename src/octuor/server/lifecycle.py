@@ -38,12 +38,17 @@ logger = logging.getLogger(__name__)
 
 
 def run_server(
-    app: FastAPI, serving: Serving, settings: ServerSettings, prepare: Callable[[], None] | None = None
+    app: FastAPI,
+    serving: Serving,
+    settings: ServerSettings,
+    prepare: Callable[[], None] | None = None,
+    on_ready: Callable[[str], None] | None = None,
 ) -> int:
     """Serve until a signal comes; the exit status.
 
-    prepare  called in a thread of its own once the port is taken: loads models, starts engines, sets
-             serving.registry. Until it returns, requests are answered with 503
+    prepare   called in a thread of its own once the port is taken: loads models, starts engines, sets
+              serving.registry. Until it returns, requests are answered with 503
+    on_ready  called with the first address once requests are answered
 
     Engines are stopped and accounts closed at the end. Raises ConfigError where the port cannot be had or tracing is
     not installed, and what prepare raises.
@@ -54,7 +59,7 @@ def run_server(
     if tracer is not None:
         serving.listeners.insert(0, tracer.observe)
     sockets = bind(settings.host, settings.port)
-    server = Server(app, serving, settings, prepare)
+    server = Server(app, serving, settings, prepare, None if on_ready is None else lambda: on_ready(shown(sockets[0])))
     for listener in sockets:
         logger.info("listening on %s", shown(listener), extra=fields(version=__version__, pid=os.getpid()))
     try:
@@ -78,7 +83,12 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: FastAPI, serving: Serving, settings: ServerSettings, prepare: Callable[[], None] | None = None
+        self,
+        app: FastAPI,
+        serving: Serving,
+        settings: ServerSettings,
+        prepare: Callable[[], None] | None = None,
+        on_ready: Callable[[], None] | None = None,
     ) -> None:
         limits = settings.limits
         super().__init__(
@@ -98,6 +108,7 @@ class Server(uvicorn.Server):
         self._serving = serving
         self._drain_timeout_s = settings.drain_timeout_s
         self._prepare = prepare
+        self._on_ready = on_ready
         self._preparing: threading.Thread | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -192,6 +203,8 @@ class Server(uvicorn.Server):
         load_s = None if seconds is None else round(seconds, 3)
         logger.info("ready", extra=fields(models=",".join(models), load_s=load_s))
         _tell_systemd("READY=1")
+        if self._on_ready is not None:
+            self._on_ready()
 
 
 def _end_at_once(status: int) -> None:

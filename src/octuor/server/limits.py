@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from octuor.server.sections import strict
 
+
+@strict
 @dataclass(frozen=True)
 class Limits:
     """Limits on connections and requests. Times are seconds.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import chat, health, metrics, models
+from octuor.server.routes import chat, completions, embeddings, health, metrics, models
 
-ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router, health.router, metrics.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    models.router, chat.router, completions.router, embeddings.router, health.router, metrics.router,
+)  # fmt: skip
