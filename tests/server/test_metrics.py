@@ -16,7 +16,7 @@ from octuor.errors import EngineError
 from octuor.server.metrics import STEP_TOKENS, Metrics, StepTally, Tally
 from octuor.server.registry import Registry, Served
 from octuor.server.serving import Serving
-from server.fake_engine import FakeEngine, waits_after
+from server.fake_engine import FakeEngine, plays
 from server.http_client import Client, pocket
 from server.live_server import chat, live_server, raw_post, until
 
@@ -114,7 +114,7 @@ def test_lengths_and_failures_have_their_reasons() -> None:
 
 def test_clients_that_leave_are_aborts() -> None:
     hold = threading.Event()
-    with live_server(FakeEngine(waits_after([Prefilled(0), Step(0, TokenInfo(1000), "Hi")], hold))) as live:
+    with live_server(FakeEngine(plays(Prefilled(0), Step(0, TokenInfo(1000), "Hi"), hold))) as live:
         with live.connect() as connection:
             connection.sendall(raw_post("/v1/chat/completions", chat(stream=True)))
             assert connection.recv(65536)

@@ -7,14 +7,14 @@ import threading
 from octuor.engine.request import Prefilled
 from octuor.server.limits import Limits
 from octuor.server.settings import ServerSettings
-from server.fake_engine import FakeEngine, waits_after
+from server.fake_engine import FakeEngine, plays
 from server.live_server import chat, live_server, raw_post, until
 
 
 def test_one_too_many_is_429_and_probes_pass() -> None:
     hold = threading.Event()
     settings = ServerSettings(limits=Limits(max_requests=2))
-    with live_server(FakeEngine(waits_after([Prefilled(0)], hold)), settings) as live:
+    with live_server(FakeEngine(plays(Prefilled(0), hold)), settings) as live:
         with live.connect() as one, live.connect() as two:
             for connection in (one, two):
                 connection.sendall(raw_post("/v1/chat/completions", chat()))

@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 from octuor.engine.request import Prefilled, Step, TokenInfo
 from octuor.server.middleware.observe import choose_id
 from octuor.server.record import RequestRecord
-from server.fake_engine import FakeEngine, waits_after
+from server.fake_engine import FakeEngine, plays
 from server.http_client import Client
 from server.live_server import chat, live_server, raw_post, until
 
@@ -94,7 +94,7 @@ def test_bugs_are_500_with_an_id_and_a_traceback_in_the_log(caplog: pytest.LogCa
 
 def test_a_client_that_leaves_before_its_answer_is_499() -> None:
     hold = threading.Event()
-    with live_server(FakeEngine(waits_after([Prefilled(0)], hold))) as live:
+    with live_server(FakeEngine(plays(Prefilled(0), hold))) as live:
         with live.connect() as connection:
             connection.sendall(raw_post("/v1/chat/completions", chat()))
             until(lambda: live.serving.in_progress == 1, "the request to begin")
@@ -106,7 +106,7 @@ def test_a_client_that_leaves_before_its_answer_is_499() -> None:
 
 def test_a_client_that_leaves_its_stream_cancels_the_work() -> None:
     hold = threading.Event()
-    engine = FakeEngine(waits_after([Prefilled(0), Step(0, TokenInfo(1000), "Hi")], hold))
+    engine = FakeEngine(plays(Prefilled(0), Step(0, TokenInfo(1000), "Hi"), hold))
     with live_server(engine) as live:
         with live.connect() as connection:
             connection.sendall(raw_post("/v1/chat/completions", chat(stream=True)))
