@@ -304,7 +304,7 @@ def test_no_token_of_a_long_prompt_runs_alone() -> None:
     player = Player(random_checkpoint(), n_context=PREFILL_CHUNK + 100)
     reports: list[int] = []
     prompt = [1] * (PREFILL_CHUNK + 1)
-    next(player.answer(prompt, greedy(), on_prefill=lambda done, total: reports.append(done)))
+    next(player.answer(prompt, greedy(), on_prefill=lambda done, _: reports.append(done)))
     assert reports == [PREFILL_CHUNK - 1, PREFILL_CHUNK + 1]
 
 
