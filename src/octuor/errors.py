@@ -9,6 +9,7 @@
     ├── RequestError       parameters, prompts or token ids outside what the model takes
     ├── CapacityError      the key/value cache is full or has let go of what was asked for
     ├── OverloadError      a server with a full queue, or one that is about to stop
+    ├── EngineError        a fault of ours while answering: a bug, which ends one request and not the server
     ├── GrammarError       a schema, expression or tool list that answers cannot be held to
     ├── AccountError       a key that is unknown, expired or beyond its limits
     └── BackendError       an instruction set, library or device that is not there
@@ -59,6 +60,10 @@ class OverloadError(OctuorError):
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.is_draining = is_draining
+
+
+class EngineError(OctuorError):
+    """An answer that failed for a reason of ours; the log has the traceback."""
 
 
 class GrammarError(OctuorError):
