@@ -1,0 +1,96 @@
+"""The route class of all that need a key: the key first, then the body, read as JSON and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from fastapi.requests import Request
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from starlette.responses import Response
+
+from octuor.server.auth import authorize
+from octuor.server.errors import ApiError
+from octuor.server.json_text import JsonError, loads
+
+LARGE = 200_000  # bytes of JSON from which on parsing is left to another thread
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class JsonRequest(Request):
+    """A request whose body is bounded, is JSON by its own account, and parses as we want it."""
+
+    async def body(self) -> bytes:
+        """The whole body. Raises ApiError 413 and 415."""
+        if not hasattr(self, "_body"):
+            limit: int = self.app.state.serving.settings.max_body_bytes
+            declared = self.headers.get("content-length", "")
+            if declared.isdecimal() and int(declared[:20]) > limit:
+                raise _too_large(limit)
+            chunks: list[bytes] = []
+            size = 0
+            async for chunk in self.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
+            self._body = b"".join(chunks)
+            if self._body:
+                self._check_type()
+        return self._body
+
+    async def json(self) -> Any:
+        """The body's value. Raises ApiError 400."""
+        data = await self.body()
+        try:
+            return await asyncio.to_thread(loads, data) if len(data) > LARGE else loads(data)
+        except JsonError as error:
+            raise ApiError(400, f"body: {error}", code="invalid_json") from error
+
+    def _check_type(self) -> None:
+        """JSON, or no type at all from a program that is no browser: pages of strangers can send that unasked."""
+        header = self.headers.get("content-type")
+        if header is None and "origin" not in self.headers and "sec-fetch-site" not in self.headers:
+            return
+        message = Message()
+        message["content-type"] = header or "none"
+        kind = message.get_content_type()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            raise ApiError(
+                415,
+                f"content-type: expected application/json, found {header!r}; "
+                "with curl add -H 'Content-Type: application/json'",
+                code="unsupported_media_type",
+            )
+
+
+class KeyedRoute(APIRoute):
+    """A route behind the key check."""
+
+    def get_route_handler(self) -> Handler:
+        """FastAPI's handler, after ours."""
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            own = JsonRequest(request.scope, request.receive, request._send)
+            own.state.caller = authorize(own)
+            return await handle(own)
+
+        return handler
+
+
+_bearer = HTTPBearer(auto_error=False, description="A key made by `octuor keys create`.")
+
+
+def keyed_router(*tags: str) -> APIRouter:
+    """A router whose routes need a key and take JSON."""
+    return APIRouter(route_class=KeyedRoute, tags=list(tags), dependencies=[Depends(_bearer)])
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"body: expected at most {limit:,} bytes, found more", code="body_too_large")
