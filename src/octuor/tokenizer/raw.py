@@ -64,8 +64,10 @@ class _Stretch:
     name: str
 
 
-def encode_raw(tokenizer: Tokenizer, text: str) -> RawPrompt:
+def encode_raw(tokenizer: Tokenizer, text: str, *, add_bos: bool = True) -> RawPrompt:
     """The ids of a raw prompt; a leading "<s>" is its BOS.
+
+    add_bos  put one before a text that has none
 
     Raises TokenizerError if the text holds a lone surrogate.
     """
@@ -86,18 +88,19 @@ def encode_raw(tokenizer: Tokenizer, text: str) -> RawPrompt:
         if stretch.end is not None:
             ids.append(stretch.end)
         after_mark = stretch.name == _END_OF_INSTRUCTION
-    if not _begins_with_bos(tokenizer, text):
+    if add_bos and not _begins_with_bos(tokenizer, text):
         ids.insert(0, tokenizer.bos_id)
         spoken = [range(part.start + 1, part.stop + 1) for part in spoken]
     return RawPrompt(ids, tuple(spoken))
 
 
-def locate_raw(tokenizer: Tokenizer, text: str) -> list[Span]:
+def locate_raw(tokenizer: Tokenizer, text: str, *, add_bos: bool = True) -> list[Span]:
     """The ids of `encode_raw`, each with its characters.
 
     Raises TokenizerError if the text holds a lone surrogate.
     """
-    spans = [] if _begins_with_bos(tokenizer, text) else [Span(tokenizer.bos_id, 0, 0)]
+    has_bos = not add_bos or _begins_with_bos(tokenizer, text)
+    spans = [] if has_bos else [Span(tokenizer.bos_id, 0, 0)]
     for stretch in _stretches(tokenizer, text):
         ids = tokenizer.encode(stretch.text)
         spans += _spans(tokenizer, ids, stretch.start, blanks=stretch.blanks)

@@ -1,0 +1,301 @@
+"""TGI's generation: POST /generate and /generate_stream, POST / that is one or the other, GET /info.
+
+Prompts are raw: the text carries its own "<s>", "[INST]" and "</s>" (tokenizer/raw.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends
+from fastapi import Request as HttpRequest
+from starlette.responses import Response
+
+from octuor import __version__
+from octuor.engine.request import Grammar, Job, Prefilled, Prompt, Request, Step, TokenInfo
+from octuor.errors import GrammarError, OctuorError, RequestError, TokenizerError
+from octuor.sampling import SamplingParams
+from octuor.server.answering import Caller, answering, caller_of
+from octuor.server.connection import while_connected
+from octuor.server.errors import ApiError
+from octuor.server.json_text import dumps
+from octuor.server.registry import Served
+from octuor.server.route import keyed_router
+from octuor.server.schemas.tgi import (
+    DEFAULT_MAX_NEW_TOKENS,
+    MAX_BEST_OF,
+    MAX_STOP_SEQUENCES,
+    CompatGenerateRequest,
+    ErrorResponse,
+    GenerateParameters,
+    GenerateRequest,
+    GenerateResponse,
+    Info,
+    StreamResponse,
+)
+from octuor.server.serving import Serving, serving_of
+from octuor.server.sse import EventStream, frame
+from octuor.server.tgi_answer import TgiAnswer, prefill_tokens, whole_answer
+from octuor.tokenizer.raw import RawPrompt, encode_raw
+
+router = keyed_router("TGI")
+
+CallerDependency = Annotated[Caller, Depends(caller_of)]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorResponse, "description": "Input validation error"},
+    429: {"model": ErrorResponse, "description": "Model is overloaded"},
+    500: {"model": ErrorResponse, "description": "Generation error"},
+}
+EVENTS = {200: {"description": "Events, one a token", "content": {"text/event-stream": {"itemSchema": {}}}}}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A request that has been found good.
+
+    inputs       the prompt as it was written
+    asked_at     time.perf_counter() seconds
+    """
+
+    caller: Caller
+    served: Served
+    request: Request
+    parameters: GenerateParameters
+    inputs: str
+    asked_at: float
+
+    def answers(self) -> list[TgiAnswer]:
+        """An empty answer for each choice. Only the first can be drawn again by its seed alone."""
+        seed = self.request.params.seed if self.parameters.is_sampling else None
+        before = self.inputs if self.parameters.return_full_text else ""
+        n_top = self.parameters.top_n_tokens or 0
+        tokenizer = self.served.model.tokenizer
+        return [
+            TgiAnswer(tokenizer, seed=None if choice else seed, before=before, n_top=n_top)
+            for choice in range(self.request.n)
+        ]
+
+
+@router.post("/", response_model=list[GenerateResponse], responses=ERRORS)
+async def generate_or_stream(body: CompatGenerateRequest, http: HttpRequest, caller: CallerDependency) -> Response:
+    """A list of one answer, or with "stream" the events of /generate_stream; the prompt comes before the text
+    unless return_full_text is false."""
+    parameters = body.parameters or GenerateParameters()
+    if parameters.return_full_text is None:
+        parameters = parameters.model_copy(update={"return_full_text": True})
+    body = body.model_copy(update={"parameters": parameters})
+    if body.stream:
+        return await _stream(body, caller)
+    return await _whole(body, http, caller, as_list=True)
+
+
+@router.post("/generate", response_model=GenerateResponse, responses=ERRORS)
+async def generate(body: GenerateRequest, http: HttpRequest, caller: CallerDependency) -> Response:
+    """Continue a prompt."""
+    return await _whole(body, http, caller, as_list=False)
+
+
+@router.post("/generate_stream", response_class=EventStream, responses={**ERRORS, **EVENTS})
+async def generate_stream(body: GenerateRequest, caller: CallerDependency) -> Response:
+    """Continue a prompt, token by token."""
+    return await _stream(body, caller)
+
+
+@router.get("/info", response_model=Info)
+async def info(serving: Annotated[Serving, Depends(serving_of)]) -> Response:
+    """The model and the limits of requests."""
+    served = serving.models().default
+    found: Info = {
+        "model_id": served.name,
+        "model_sha": None,
+        "model_pipeline_tag": "text-generation",
+        "max_concurrent_requests": 288,
+        "max_best_of": MAX_BEST_OF,
+        "max_stop_sequences": MAX_STOP_SEQUENCES,
+        "max_input_tokens": served.context - 1,
+        "max_total_tokens": served.context,
+        "validation_workers": 1,
+        "max_client_batch_size": 1,
+        "router": "octuor",
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+    }
+    return Response(dumps(found), media_type="application/json")
+
+
+async def _whole(body: GenerateRequest, http: HttpRequest, caller: Caller, *, as_list: bool) -> Response:
+    wish = await _checked(body, caller, is_stream=False)
+    answers = wish.answers()
+    response, job = await while_connected(http.receive, _collect(wish, answers))
+    n_tokens = sum(len(answer.tokens) for answer in answers)
+    return Response(
+        dumps([response] if as_list else response),
+        headers=_timings(wish, job, n_tokens),
+        media_type="application/json",
+    )
+
+
+async def _collect(wish: Wish, answers: list[TgiAnswer]) -> tuple[GenerateResponse, Job]:
+    prompt: tuple[TokenInfo, ...] = ()
+    async with answering(wish.caller, wish.served, [wish.request]) as events:
+        async for _, event in events:
+            if isinstance(event, Prefilled):
+                prompt = event.prompt
+            elif isinstance(event, Step):
+                answers[event.choice].take(event)
+    with_details = bool(wish.parameters.details or wish.parameters.decoder_input_details)
+    prefill = prefill_tokens(wish.served.model.tokenizer, prompt)
+    return whole_answer(answers, with_details=with_details, prefill=prefill), events.jobs[0]
+
+
+async def _stream(body: GenerateRequest, caller: Caller) -> Response:
+    wish = await _checked(body, caller, is_stream=True)
+    caller.record.is_stream = True
+    stream = EventStream(_frames(wish), ping_s=caller.serving.settings.ping_s, as_tgi=True)
+    stream.headers.update(_compute(wish))
+    return stream
+
+
+async def _frames(wish: Wish) -> AsyncGenerator[bytes, None]:
+    (answer,) = wish.answers()
+    last: StreamResponse | None = None
+    async with answering(wish.caller, wish.served, [wish.request]) as events:
+        async for _, event in events:
+            if not isinstance(event, Step):
+                continue
+            answer.take(event)
+            if answer.finish_reason is None:
+                yield frame(answer.event())
+            else:
+                last = answer.event(n_prompt=len(wish.request.prompt.ids), details=bool(wish.parameters.details))
+    if last is not None:
+        yield frame(last)
+
+
+# ---- what may be asked ---------------------------------------------------------------------------
+
+
+async def _checked(body: GenerateRequest, caller: Caller, *, is_stream: bool) -> Wish:
+    """Find whatever is wrong before the first byte of the answer."""
+    asked_at = time.perf_counter()
+    served = caller.find(None)
+    parameters = body.parameters or GenerateParameters()
+    _check_together(parameters, is_stream=is_stream)
+    if not body.inputs:
+        raise _refused("`inputs` cannot be empty", "inputs")
+    if parameters.truncate is not None and parameters.truncate >= served.context:
+        limit = served.context
+        raise _refused(
+            f"`truncate` must be strictly positive and less than {limit}. Given: {parameters.truncate}", "truncate"
+        )
+    try:
+        prompt = await asyncio.to_thread(encode_raw, served.model.tokenizer, body.inputs)
+        grammar = await _grammar(served, parameters)
+        prompt = _truncated(prompt, parameters.truncate)
+        params = _sampling(parameters, _room(served.context, len(prompt.ids), parameters.max_new_tokens))
+    except (GrammarError, RequestError, TokenizerError) as error:
+        raise _refused(str(error)) from error
+    request = Request(
+        Prompt(prompt.ids, prompt.spoken),
+        params,
+        n=parameters.best_of or 1,
+        tenant=caller.tenant,
+        grammar=grammar,
+        prompt_logprobs=0 if parameters.decoder_input_details else None,
+        name=caller.record.request_id,
+    )
+    return Wish(caller, served, request, parameters, body.inputs, asked_at)
+
+
+def _check_together(parameters: GenerateParameters, *, is_stream: bool) -> None:
+    """What fields forbid each other, in TGI's words."""
+    best_of = parameters.best_of or 1
+    if is_stream and best_of > 1:
+        raise _refused("`best_of` != 1 is not supported when streaming tokens", "best_of")
+    if is_stream and parameters.decoder_input_details:
+        raise _refused(
+            "`decoder_input_details` == true is not supported when streaming tokens", "decoder_input_details"
+        )
+    if best_of > 1 and not parameters.is_sampling:
+        raise _refused("you must use sampling when `best_of` is > 1", "best_of")
+    if best_of > 1 and parameters.seed is not None:
+        raise _refused("`seed` must not be set when `best_of` > 1", "seed")
+    if parameters.watermark:
+        raise _refused("`watermark` must be false: this server does not mark its texts", "watermark")
+    if parameters.adapter_id is not None:
+        raise _refused("`adapter_id` must be null: this server has no adapters", "adapter_id")
+
+
+def _room(n_context: int, n_prompt: int, wanted: int | None) -> int:
+    """Tokens that the answer may have."""
+    if n_prompt >= n_context:
+        raise _refused(f"`inputs` must have less than {n_context} tokens. Given: {n_prompt}", "inputs")
+    if wanted is None:
+        return min(DEFAULT_MAX_NEW_TOKENS, n_context - n_prompt)
+    if n_prompt + wanted > n_context:
+        raise _refused(
+            f"`inputs` tokens + `max_new_tokens` must be <= {n_context}. "
+            f"Given: {n_prompt} `inputs` tokens and {wanted} `max_new_tokens`",
+            "max_new_tokens",
+        )
+    return wanted
+
+
+def _truncated(prompt: RawPrompt, n_tokens: int | None) -> RawPrompt:
+    """The last n_tokens of a prompt, as TGI has it: BOS goes first."""
+    n_cut = 0 if n_tokens is None else max(0, len(prompt.ids) - n_tokens)
+    spoken = [range(max(0, part.start - n_cut), part.stop - n_cut) for part in prompt.spoken]
+    return RawPrompt(prompt.ids[n_cut:], tuple(part for part in spoken if part.stop > 0))
+
+
+def _sampling(parameters: GenerateParameters, max_tokens: int) -> SamplingParams:
+    seed = parameters.seed
+    if parameters.is_sampling and seed is None:
+        seed = secrets.randbits(53)  # drawn here, so that the answer can say it, to JavaScript too
+    temperature = 1.0 if parameters.temperature is None else parameters.temperature
+    return SamplingParams(
+        temperature=temperature if parameters.is_sampling else 0.0,
+        top_k=parameters.top_k or 0,
+        top_p=1.0 if parameters.top_p is None else parameters.top_p,
+        typical_p=1.0 if parameters.typical_p is None else parameters.typical_p,
+        repetition_penalty=1.0 if parameters.repetition_penalty is None else parameters.repetition_penalty,
+        frequency_penalty=parameters.frequency_penalty or 0.0,
+        max_tokens=max_tokens,
+        seed=seed,
+        stop=tuple(parameters.stop or ()),
+        logprobs=parameters.top_n_tokens or 0,
+    )
+
+
+def _compute(wish: Wish) -> dict[str, str]:
+    return {"x-compute-type": "cpu", "x-compute-characters": str(len(wish.inputs))}
+
+
+def _timings(wish: Wish, job: Job, n_tokens: int) -> dict[str, str]:
+    """TGI's headers: seconds in x-compute-time, milliseconds in the others."""
+    now = time.perf_counter()
+    inference_s = now - job.started_at
+    seconds = {
+        "total": now - wish.asked_at,
+        "validation": job.arrived_at - wish.asked_at,
+        "queue": job.started_at - job.arrived_at,
+        "inference": inference_s,
+    }
+    return {
+        **_compute(wish),
+        "x-compute-time": f"{seconds['total']:.6f}",
+        **{f"x-{name}-time": f"{1000 * value:.0f}" for name, value in seconds.items()},
+        "x-time-per-token": f"{1000 * inference_s / n_tokens:.0f}",
+        "x-prompt-tokens": str(job.prompt_tokens),
+        "x-generated-tokens": str(n_tokens),
+    }
+
+
+def _refused(text: str, param: str | None = None) -> ApiError:
+    return ApiError(422, f"Input validation error: {text}", param=param)
