@@ -73,8 +73,9 @@ class FakeEngine:
     refuses  raised by submit
     """
 
-    def __init__(self, script: Script, *, refuses: OctuorError | None = None) -> None:
+    def __init__(self, script: Script, *, refuses: OctuorError | None = None, n_context: int = 1024) -> None:
         self.script = script
+        self.n_context = n_context
         self.refuses = refuses
         self.requests: list[Request] = []
         self.jobs: list[FakeJob] = []

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fastapi import Request
 
+from octuor.accounts import LOCAL, Key
 from octuor.server.record import record_of
+from octuor.server.serving import serving_of
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Who a request is from.
+def authorize(request: Request) -> Key:
+    """The caller's key, noted in the request's record; LOCAL where the server has none.
 
-    name    the key's name; "" where the server has no keys
-    tenant  whom the engine's fairness counts it for
+    Raises AccountError.
     """
-
-    name: str = ""
-    tenant: str = ""
-
-
-def authorize(request: Request) -> Caller:
-    """The caller, noted in the request's record. Raises ApiError 401 or 429."""
-    caller = Caller()
-    record_of(request.scope).key = caller.name
-    return caller
+    accounts = serving_of(request).accounts
+    key = LOCAL if accounts is None else accounts.authenticate(_secret(request))
+    record_of(request.scope).key = key.name
+    request.state.key = key
+    return key
 
 
-def caller_of(request: Request) -> Caller:
-    """The dependency: who was let in."""
-    caller: Caller = request.state.caller
-    return caller
+def key_of(request: Request) -> Key:
+    """The dependency: whose request it is."""
+    key: Key = request.state.key
+    return key
+
+
+def _secret(request: Request) -> str | None:
+    """What follows "Bearer"; None where nothing does."""
+    scheme, _, secret = request.headers.get("authorization", "").strip().partition(" ")
+    secret = secret.strip()
+    return secret if scheme.lower() == "bearer" and secret else None

@@ -7,6 +7,7 @@ clients of TGI break on an `error` that is an object, those of `/v1` on one that
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +25,14 @@ from octuor.errors import (
     RequestError,
     TokenizerError,
 )
+from octuor.server.connection import ClientGoneError
 from octuor.server.json_text import dumps
 from octuor.server.record import record_of
 
 TGI_PATHS = frozenset({"/", "/generate", "/generate_stream"})
+CLIENT_GONE = 499  # nginx's number for it
 MAX_DETAILS = 20  # of one request: a list of 100,000 wrong messages is wrong at its first
+UNION_MEMBERS = frozenset({"str", "list", "ids", "NamedTool"})  # tags of ours, no fields
 MAX_FOUND = 80  # characters of what was found that a message repeats
 
 logger = logging.getLogger(__name__)
@@ -79,38 +83,46 @@ def model_not_found(name: str, known: Sequence[str]) -> ApiError:
     )
 
 
-def context_length_exceeded(n_context: int, n_prompt: int, param: str = "messages") -> ApiError:
-    """400 for a prompt that leaves no room; clients look for the words."""
-    return ApiError(
-        400,
-        f"This model's maximum context length is {n_context} tokens. However, your prompt has {n_prompt} tokens "
-        "and leaves no room for an answer; shorten it",
-        param=param,
-        code="context_length_exceeded",
-    )
-
-
 def from_octuor(error: OctuorError) -> ApiError:
     """The answer to an error of our own, by its class."""
     message = str(error)
     if isinstance(error, OverloadError):
-        headers = {"retry-after": str(max(1, round(error.retry_after_s)))}
+        headers = {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
         if error.is_draining:
             return ApiError(503, message, "server_error", code="draining", headers=headers)
         return ApiError(429, message, "rate_limit_error", code="queue_full", headers=headers)
     if isinstance(error, AccountError):
-        return ApiError(401, message, code="invalid_api_key")
-    n_context = getattr(error, "n_context", None)
-    if isinstance(error, RequestError) and n_context is not None:
-        if not message.startswith("This model's maximum"):
-            message = f"This model's maximum context length is {n_context} tokens. {message}"
-        return ApiError(400, message, param="messages", code="context_length_exceeded")
-    if isinstance(error, GrammarError | RequestError | TokenizerError):
+        return _from_account(error)
+    if isinstance(error, RequestError):
+        return invalid(message, message.partition(":")[0] if ":" in message else "body")
+    if isinstance(error, GrammarError | TokenizerError):
         return ApiError(400, message)
     if isinstance(error, CapacityError):
         return ApiError(503, message, headers={"retry-after": "1"})
     logger.error("%s: %s", type(error).__name__, message)
     return ApiError(500, message)
+
+
+def _from_account(error: AccountError) -> ApiError:
+    message = str(error)
+    if error.kind == "rate_limited":
+        headers = {"retry-after": str(max(1, math.ceil(error.retry_after_s or 0)))}
+        return ApiError(429, message, code="rate_limit_exceeded", headers=headers)
+    if error.kind == "model_not_allowed":
+        return ApiError(403, message, param="model", code="model_not_allowed")
+    if error.kind == "state":
+        logger.error("accounts: %s", message)
+        return ApiError(503, "The server's accounts cannot be used now; its log says why", code="accounts")
+    return ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Whatever was raised, as an answer; a bug of ours says no more than that."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, OctuorError):
+        return from_octuor(error)
+    return ApiError(500, "Something went wrong in the server; its log says what")
 
 
 def error_body(path: str, error: ApiError) -> dict[str, Any]:
@@ -150,17 +162,27 @@ def from_validation(errors: Sequence[Mapping[str, Any]], *, as_tgi: bool = False
     ]
     first = errors[0]
     param = ".".join(map(str, details[0]["loc"][1:])) or None
-    said = str(first["msg"])
-    wanted = said.removeprefix("Input should be ").removeprefix("Value error, ")
-    if said == "Field required":
-        text = f"`{param}` must be given" if as_tgi else f"{param}: expected a value, found none"
-    elif as_tgi:
-        text = f"`{param}` must be {wanted}" if wanted != said else f"`{param}`: {said}"
+    field = param or "body"
+    wanted = _wanted(first)
+    if as_tgi:
+        message = f"Input validation error: `{field}` must be {wanted or 'given'}"
+    elif wanted is None:
+        message = f"{field}: expected a value, found none"
     else:
-        text = f"{param or 'body'}: {'expected ' if said.startswith('Input should be ') else ''}{wanted}"
-        if first["type"] != "value_error":
-            text += f", found {_shortened(first.get('input'))}"
-    return ApiError(422, text, param=param, details=details)
+        message = f"{field}: expected {wanted}, found {_shortened(first.get('input'))}"
+    return ApiError(422, message, param=param, details=details)
+
+
+def _wanted(error: Mapping[str, Any]) -> str | None:
+    """What a value should have been, in words that follow "expected"; None: it was not there."""
+    kind, said = str(error["type"]), str(error["msg"])
+    if kind == "missing":
+        return None
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "an object"
+    if kind == "too_short":
+        return f"at least {error['ctx']['min_length']} items"
+    return said.removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def install(app: FastAPI) -> None:
@@ -177,16 +199,20 @@ def install(app: FastAPI) -> None:
         return _answer(request, from_validation(error.errors(), as_tgi=request.url.path in TGI_PATHS))
 
     async def on_octuor(request: Request, error: Exception) -> Response:
-        assert isinstance(error, OctuorError)
-        return _answer(request, from_octuor(error))
+        return _answer(request, as_api_error(error))
+
+    async def on_gone(request: Request, error: Exception) -> Response:  # noqa: ARG001
+        record_of(request.scope).is_client_gone = True
+        return Response(status_code=CLIENT_GONE)  # for the log: nobody reads it
 
     async def on_bug(request: Request, error: Exception) -> Response:
         logger.error("unexpected error on %s %s", request.method, request.url.path, exc_info=error)
-        return _answer(request, ApiError(500, "Something went wrong in the server; its log says what"))
+        return _answer(request, as_api_error(error))
 
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(OctuorError, on_octuor)
+    app.add_exception_handler(ClientGoneError, on_gone)
     app.add_exception_handler(Exception, on_bug)
 
 
@@ -200,7 +226,7 @@ def _from_http(request: Request, error: HTTPException) -> ApiError:
     path, method = _shortened(request.url.path), request.method
     message = {
         404: f"There is no {path} here; /docs lists what there is",
-        405: f"{path} takes {(error.headers or {}).get('allow', 'another method')}, not {method}",
+        405: f"{path} takes {(error.headers or {}).get('Allow', 'another method')}, not {method}",
     }.get(error.status_code, str(error.detail))
     return ApiError(error.status_code, message, headers=error.headers)
 
@@ -217,7 +243,8 @@ def _type_of(status: int) -> str:
 
 def _place(loc: Sequence[object]) -> list[str | int]:
     """Where it is, without the names that pydantic gives to the members of a union."""
-    return [part for part in loc if isinstance(part, int) or (isinstance(part, str) and part.isidentifier())]
+    named = [part for part in loc if isinstance(part, int) or (isinstance(part, str) and part not in UNION_MEMBERS)]
+    return [part for part in named if isinstance(part, int) or part.isidentifier()]
 
 
 def _shortened(value: object) -> str:

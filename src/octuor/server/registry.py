@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from octuor.api import Model
 from octuor.server.errors import model_not_found
 from octuor.server.listen import Submits
+from octuor.tokenizer import Tokenizer
 
 # What programs written for the platform, its Hub and its clients ask for. The first group is listed by /v1/models.
 PLATFORM_NAMES = (
@@ -24,27 +26,42 @@ HUB_IDS = (
 )  # fmt: skip
 
 
-class GrammarCompiler(Protocol):
-    """The grammar compiler of a tokenizer; octuor.grammar has it."""
+class AnswerEngine(Submits, Protocol):
+    """What the server needs of an engine beside listening to it; octuor.engine.engine.Engine is one."""
+
+    n_context: int
 
 
 @dataclass(frozen=True)
 class Served:
     """A loaded model with the engine that answers for it.
 
-    name     its own name, which /v1/models lists first
-    created  seconds since 1970, for the model card
+    name         its own name, which /v1/models lists first
+    temperature  of chats that name none
+    created      seconds since 1970, for the model card
     """
 
     name: str
     model: Model
-    engine: Submits
+    engine: AnswerEngine
+    temperature: float = 0.7  # as on Mistral's platform
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
-    def context(self) -> int:
+    def n_context(self) -> int:
         """Tokens that prompt and answer may have together."""
-        return self.model.context
+        return self.engine.n_context
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own. Raises TokenizerError where it has none."""
+        return self.model.tokenizer
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """Characters of the longest token: a text has at least its length over this in tokens."""
+        pieces = map(self.tokenizer.piece_bytes, range(self.tokenizer.n_words))
+        return max(len(piece.decode("utf-8", "replace")) for piece in pieces)
 
 
 class Registry:

@@ -16,8 +16,25 @@ from starlette.responses import Response
 from octuor.server.auth import authorize
 from octuor.server.errors import ApiError
 from octuor.server.json_text import JsonError, loads
+from octuor.server.schemas.common import ErrorBody
 
 LARGE = 200_000  # bytes of JSON from which on parsing is left to another thread
+
+# What FastAPI's documents say of answers other than 200.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": description}
+    for status, description in {
+        400: "No JSON, a conversation that cannot be, or too long for the context.",
+        401: "No key, or a wrong one.",
+        403: "The key may not use this model.",
+        404: "No such model.",
+        413: "A body beyond the limit.",
+        415: "A body that does not say it is JSON.",
+        422: "A field with a wrong type or value; detail lists them.",
+        429: "The key's limits, or a full queue; Retry-After says when to come back.",
+        503: "Loading, or about to stop.",
+    }.items()
+}
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -78,7 +95,7 @@ class KeyedRoute(APIRoute):
 
         async def handler(request: Request) -> Response:
             own = JsonRequest(request.scope, request.receive, request._send)
-            own.state.caller = authorize(own)
+            authorize(own)
             return await handle(own)
 
         return handler
@@ -89,7 +106,7 @@ _bearer = HTTPBearer(auto_error=False, description="A key made by `octuor keys c
 
 def keyed_router(*tags: str) -> APIRouter:
     """A router whose routes need a key and take JSON."""
-    return APIRouter(route_class=KeyedRoute, tags=list(tags), dependencies=[Depends(_bearer)])
+    return APIRouter(route_class=KeyedRoute, tags=list(tags), dependencies=[Depends(_bearer)], responses=ERRORS)
 
 
 def _too_large(limit: int) -> ApiError:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from octuor.accounts import Accounts, Admission, Key
 from octuor.server.errors import ApiError
-from octuor.server.record import RequestRecord
 from octuor.server.registry import Registry, Served
 from octuor.server.settings import ServerSettings
-
-Listener = Callable[[RequestRecord], None]
 
 
 @dataclass
@@ -20,11 +17,13 @@ class Serving:
     """The server's state; one an application, at `app.state.serving`.
 
     registry     the loaded models; None while they load
+    accounts     keys and usage; None: nobody needs a key, nothing is written down
     settings     as configured
     is_draining  the server is about to stop and takes nothing new
     """
 
     registry: Registry | None = None
+    accounts: Accounts | None = None
     settings: ServerSettings = field(default_factory=ServerSettings)
     is_draining: bool = False
 
@@ -39,12 +38,16 @@ class Serving:
             raise ApiError(503, "The model is still loading; try again", code="loading", headers={"retry-after": "5"})
         return self.registry
 
-    def find(self, name: str | None, record: RequestRecord) -> Served:
-        """The model of that name, or the default one, noted in the request's record."""
+    def find(self, name: str | None) -> Served:
+        """The model of that name; None: the default one. Raises ApiError 404 and 503."""
         registry = self.models()
-        served = registry.default if name is None else registry.find(name)
-        record.model, record.asked = served.name, served.name if name is None else name
-        return served
+        return registry.default if name is None else registry.find(name)
+
+    def admit(self, key: Key, served: Served, prompt_tokens: int) -> Admission | None:
+        """Leave for one request by the key's limits; None where nobody keeps accounts. Raises AccountError."""
+        if self.accounts is None:
+            return None
+        return self.accounts.admit(key, served.name, prompt_tokens, names=self.models().aliases(served))
 
 
 def serving_of(request: Request) -> Serving:

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import AsyncGenerator
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from octuor.errors import OctuorError
-from octuor.server.errors import ApiError, from_octuor, tgi_body
+from octuor.server.connection import ClientGoneError, end_task, while_connected
+from octuor.server.errors import ApiError, as_api_error, tgi_body
 from octuor.server.json_text import dumps
+from octuor.server.record import RequestRecord, record_of
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 PING_S = 10.0  # seconds of silence before a comment shows that the connection lives
-HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -39,10 +37,6 @@ def error_frame(error: ApiError) -> bytes:
     return frame({"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}})
 
 
-class ClientGoneError(Exception):
-    """The client closed the connection before its answer was whole."""
-
-
 class EventStream(Response):
     """A response of whole frames as they come.
 
@@ -51,9 +45,7 @@ class EventStream(Response):
     as_tgi  error frames are TGI's: {"error": text, "error_type": …}
     """
 
-    media_type = "text/event-stream"
-
-    def __init__(self, frames: AsyncIterator[bytes], *, ping_s: float = PING_S, as_tgi: bool = False) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes, None], *, ping_s: float = PING_S, as_tgi: bool = False) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers(HEADERS)
@@ -63,29 +55,30 @@ class EventStream(Response):
         self._is_started = False
         self._sent_at = 0.0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        pings = asyncio.create_task(self._ping(send))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        record.is_stream = True
         try:
-            await while_connected(receive, self._send_all(send))
+            await while_connected(receive, self._send_all(record, send))
         except ClientGoneError:
-            logger.debug("the client left before the end of its stream")
-        finally:
-            await _cancel(pings)
+            record.is_client_gone = True
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, record: RequestRecord, send: Send) -> None:
+        pings = asyncio.create_task(self._ping(send))
         try:
             async for data in self._frames:
                 await self._send(send, data)
-        except (OctuorError, ApiError) as error:
+        except Exception as error:
             if not self._is_started:
                 raise
-            shown = error if isinstance(error, ApiError) else from_octuor(error)
-            await self._send(send, self._error(shown))
+            if not isinstance(error, OctuorError | ApiError):
+                logger.exception("a stream broke off")
+            record.error = as_api_error(error)
+            await self._send(send, self._error_frame(record.error))
             return  # without the end of the body: the server closes the connection
         finally:
-            close = getattr(self._frames, "aclose", None)
-            if close is not None:
-                await close()
+            await end_task(pings)
+            await self._frames.aclose()
         await self._start(send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -109,38 +102,5 @@ class EventStream(Response):
                 silent_s = 0.0
             await asyncio.sleep(self._ping_s - silent_s)
 
-    def _error(self, error: ApiError) -> bytes:
+    def _error_frame(self, error: ApiError) -> bytes:
         return frame(tgi_body(error)) if self._as_tgi else error_frame(error)
-
-
-async def while_connected(receive: Receive | Request, work: Awaitable[T]) -> T:
-    """The result of work, which is cancelled when the client closes the connection.
-
-    receive  of a request whose body has been read
-
-    Raises ClientGoneError, after work has ended.
-    """
-    channel = receive.receive if isinstance(receive, Request) else receive
-    task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_disconnected(channel))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError
-        return task.result()
-    finally:
-        await _cancel(task)
-        await _cancel(watch)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _cancel(task: asyncio.Future[object]) -> None:
-    """End a task and wait until it has."""
-    if not task.done():
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

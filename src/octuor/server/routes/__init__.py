@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import models
+from octuor.server.routes import chat, models
 
-ROUTERS: tuple[APIRouter, ...] = (models.router,)
+ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router)

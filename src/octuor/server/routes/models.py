@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
 from octuor.server.json_text import dumps
-from octuor.server.record import record_of
 from octuor.server.registry import EMBED_NAME, Registry, Served
 from octuor.server.route import keyed_router
-from octuor.server.schemas.models import ModelCard, ModelList
+from octuor.server.schemas.models import ModelCard, ModelList, Permission
 from octuor.server.serving import Serving, serving_of
 
 router = keyed_router("models")
-
-TEMPERATURE = 0.7  # of a chat that names none, as on Mistral's platform
 
 
 @router.get("/v1/models", response_model=ModelList)
@@ -29,9 +25,9 @@ async def list_models(serving: Annotated[Serving, Depends(serving_of)]) -> Respo
 
 
 @router.get("/v1/models/{model_id:path}", response_model=ModelCard)
-async def get_model(model_id: str, request: Request, serving: Annotated[Serving, Depends(serving_of)]) -> Response:
+async def get_model(model_id: str, serving: Annotated[Serving, Depends(serving_of)]) -> Response:
     """One model, by any of its names."""
-    served = serving.find(model_id, record_of(request.scope))
+    served = serving.find(model_id)
     card = model_card(serving.models(), model_id, served)
     return Response(dumps(card), media_type="application/json")
 
@@ -39,7 +35,7 @@ async def get_model(model_id: str, request: Request, serving: Annotated[Serving,
 def model_card(registry: Registry, name: str, served: Served) -> ModelCard:
     """A model under one of its names, with every key that some client needs."""
     is_chat = name != EMBED_NAME
-    permission = {
+    permission: Permission = {
         "id": f"modelperm-{name}",
         "object": "model_permission",
         "created": served.created,
@@ -63,11 +59,11 @@ def model_card(registry: Registry, name: str, served: Served) -> ModelCard:
         "type": "base",
         "name": served.name,
         "description": f"{served.model.checkpoint.source.name}, served by Octuor",
-        "max_context_length": served.context,
-        "max_model_len": served.context,
+        "max_context_length": served.n_context,
+        "max_model_len": served.n_context,
         "aliases": [alias for alias in (served.name, *registry.aliases(served)) if alias != name],
         "deprecation": None,
-        "default_model_temperature": TEMPERATURE,
+        "default_model_temperature": served.temperature,
         "capabilities": {
             "completion_chat": is_chat,
             "completion_fim": False,
@@ -76,5 +72,5 @@ def model_card(registry: Registry, name: str, served: Served) -> ModelCard:
             "vision": False,
             "classification": False,
         },
-        "permission": [permission],  # type: ignore[typeddict-item]
+        "permission": [permission],
     }

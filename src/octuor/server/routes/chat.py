@@ -1,0 +1,95 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from octuor.engine.request import Prefilled, Request, Step
+from octuor.server.answering import Caller, answering, caller_of
+from octuor.server.chat_shape import ChatShape, Head, usage_of
+from octuor.server.connection import while_connected
+from octuor.server.json_text import dumps
+from octuor.server.prompts import ChatPrompt, check_chars, check_room, encode_messages, encoded
+from octuor.server.registry import Served
+from octuor.server.route import keyed_router
+from octuor.server.schemas.chat import ChatRequest
+from octuor.server.schemas.chat_answers import ChatCompletion
+from octuor.server.sse import DONE, EventStream, frame
+from octuor.tokenizer import Message
+
+ROLES = {"developer": "system"}  # OpenAI's newer word
+
+router = keyed_router("chat")
+
+
+@router.post("/v1/chat/completions", response_model=ChatCompletion)
+async def chat_completions(
+    body: ChatRequest, http: HttpRequest, caller: Annotated[Caller, Depends(caller_of)]
+) -> Response:
+    """Answer a conversation, whole or as a stream of events."""
+    served = caller.find(body.model)
+    prompt = await _prompt(served, body)
+    request = _request(served, body, prompt, caller)
+    shape = ChatShape(
+        Head(body.model),
+        served.tokenizer,
+        request.n,
+        prefix=prompt.prefix,
+        logprobs=body.n_top is not None,
+        include_usage=body.stream_options is not None and body.stream_options.include_usage is True,
+    )
+    if body.stream:
+        return EventStream(_frames(caller, served, request, shape), ping_s=caller.serving.settings.ping_s)
+    answer = await while_connected(http.receive, _whole(caller, served, request, shape))
+    return Response(dumps(answer), media_type="application/json")
+
+
+async def _frames(caller: Caller, served: Served, request: Request, shape: ChatShape) -> AsyncGenerator[bytes, None]:
+    async with answering(caller, served, [request]) as listening:
+        async for _, event in listening:
+            if isinstance(event, Step):
+                for chunk in shape.chunks(event):
+                    yield frame(chunk)
+    for chunk in shape.end(usage_of(listening.jobs)):
+        yield frame(chunk)
+    yield DONE
+
+
+async def _whole(caller: Caller, served: Served, request: Request, shape: ChatShape) -> ChatCompletion:
+    async with answering(caller, served, [request]) as listening:
+        async for _, event in listening:
+            if isinstance(event, Step):
+                shape.add(event)
+            elif isinstance(event, Prefilled):
+                shape.prompt = event.prompt
+    return shape.whole(usage_of(listening.jobs))
+
+
+async def _prompt(served: Served, body: ChatRequest) -> ChatPrompt:
+    tokenizer = served.tokenizer
+    messages = [
+        Message(ROLES.get(message.role, message.role), message.text, message.prefix is True)
+        for message in body.messages
+    ]
+    n_chars = sum(len(message.content) for message in messages)
+    check_chars(served, n_chars, "messages")
+    safe = body.safe_prompt or body.safe_mode or False
+    return await encoded(n_chars, lambda: encode_messages(tokenizer, messages, safe=safe))
+
+
+def _request(served: Served, body: ChatRequest, prompt: ChatPrompt, caller: Caller) -> Request:
+    room = check_room(served, len(prompt.prompt.ids), body.limit, "messages")
+    return Request(
+        prompt.prompt,
+        body.params(temperature=served.temperature, max_tokens=body.limit, room=room, logprobs=body.n_top),
+        n=body.n or 1,
+        tenant=caller.key.id,
+        prompt_logprobs=body.prompt_logprobs,
+        is_chat=not prompt.prefix,  # after a prefix the first piece's blank belongs to the text
+        name=caller.record.request_id,
+    )
