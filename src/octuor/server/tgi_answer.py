@@ -14,6 +14,7 @@ from octuor.server.schemas.tgi import (
     StreamResponse,
     Token,
 )
+from octuor.server.token_text import finite
 from octuor.tokenizer import Detokenizer, Tokenizer
 from octuor.tokenizer.raw import RawDetokenizer
 
@@ -56,7 +57,7 @@ class TgiAnswer:
     @property
     def logprob(self) -> float:
         """Of the whole answer: the sum over its tokens."""
-        return sum(token["logprob"] or 0.0 for token in self.tokens)
+        return sum(token["logprob"] for token in self.tokens)
 
     def take(self, step: Step) -> None:
         """One more token. Their texts, control tokens' left out, read as the text."""
@@ -118,11 +119,11 @@ class TgiAnswer:
         name = self._names.get(token.id)
         text = self._detokenizer.push(token.id)
         if name is not None:
-            return {"id": token.id, "text": name, "logprob": token.logprob, "special": True}
+            return {"id": token.id, "text": name, "logprob": finite(token.logprob), "special": True}
         if self._finish is not None:  # cut after a stop sequence, or with what is left of a character
             text = self._own_text()[self._n_told :]
         self._n_told += len(text)
-        return {"id": token.id, "text": text, "logprob": token.logprob, "special": False}
+        return {"id": token.id, "text": text, "logprob": finite(token.logprob), "special": False}
 
     def _alone(self, token_id: int, logprob: float) -> Token:
         """A likely token: its text has no neighbours. An id in the padding of the vocabulary has none."""
@@ -130,7 +131,7 @@ class TgiAnswer:
         text = name or ""
         if name is None and token_id < self._tokenizer.n_words:
             text = self._tokenizer.piece_bytes(token_id).decode("utf-8", "replace")
-        return {"id": token_id, "text": text, "logprob": logprob, "special": name is not None}
+        return {"id": token_id, "text": text, "logprob": finite(logprob), "special": name is not None}
 
 
 def whole_answer(answers: Sequence[TgiAnswer], *, with_details: bool, prefill: list[PrefillToken]) -> GenerateResponse:
@@ -147,7 +148,14 @@ def whole_answer(answers: Sequence[TgiAnswer], *, with_details: bool, prefill: l
 def prefill_tokens(tokenizer: Tokenizer, prompt: Iterable[TokenInfo]) -> list[PrefillToken]:
     """The prompt's tokens; their texts, joined, read as the prompt."""
     texts = RawDetokenizer(tokenizer)
-    return [{"id": token.id, "text": texts.push(token.id), "logprob": token.logprob} for token in prompt]
+    return [
+        {
+            "id": token.id,
+            "text": texts.push(token.id),
+            "logprob": None if token.logprob is None else finite(token.logprob),
+        }
+        for token in prompt
+    ]
 
 
 def _beaten(answer: TgiAnswer, prefill: list[PrefillToken]) -> BestOfSequence:

@@ -5,7 +5,6 @@ Prompts are raw: the text carries its own "<s>", "[INST]" and "</s>" (tokenizer/
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -18,12 +17,14 @@ from starlette.responses import Response
 
 from octuor import __version__
 from octuor.engine.request import Grammar, Job, Prefilled, Prompt, Request, Step, TokenInfo
-from octuor.errors import GrammarError, OctuorError, RequestError, TokenizerError
+from octuor.errors import GrammarError, RequestError, TokenizerError
+from octuor.grammar import read_tgi_grammar
 from octuor.sampling import SamplingParams
 from octuor.server.answering import Caller, answering, caller_of
 from octuor.server.connection import while_connected
 from octuor.server.errors import ApiError
 from octuor.server.json_text import dumps
+from octuor.server.prompts import encoded
 from octuor.server.registry import Served
 from octuor.server.route import keyed_router
 from octuor.server.schemas.tgi import (
@@ -74,7 +75,7 @@ class Wish:
         seed = self.request.params.seed if self.parameters.is_sampling else None
         before = self.inputs if self.parameters.return_full_text else ""
         n_top = self.parameters.top_n_tokens or 0
-        tokenizer = self.served.model.tokenizer
+        tokenizer = self.served.tokenizer
         return [
             TgiAnswer(tokenizer, seed=None if choice else seed, before=before, n_top=n_top)
             for choice in range(self.request.n)
@@ -117,8 +118,8 @@ async def info(serving: Annotated[Serving, Depends(serving_of)]) -> Response:
         "max_concurrent_requests": 288,
         "max_best_of": MAX_BEST_OF,
         "max_stop_sequences": MAX_STOP_SEQUENCES,
-        "max_input_tokens": served.context - 1,
-        "max_total_tokens": served.context,
+        "max_input_tokens": served.n_context - 1,
+        "max_total_tokens": served.n_context,
         "validation_workers": 1,
         "max_client_batch_size": 1,
         "router": "octuor",
@@ -150,7 +151,7 @@ async def _collect(wish: Wish, answers: list[TgiAnswer]) -> tuple[GenerateRespon
             elif isinstance(event, Step):
                 answers[event.choice].take(event)
     with_details = bool(wish.parameters.details or wish.parameters.decoder_input_details)
-    prefill = prefill_tokens(wish.served.model.tokenizer, prompt)
+    prefill = prefill_tokens(wish.served.tokenizer, prompt)
     return whole_answer(answers, with_details=with_details, prefill=prefill), events.jobs[0]
 
 
@@ -187,25 +188,18 @@ async def _checked(body: GenerateRequest, caller: Caller, *, is_stream: bool) ->
     served = caller.find(None)
     parameters = body.parameters or GenerateParameters()
     _check_together(parameters, is_stream=is_stream)
-    if not body.inputs:
-        raise _refused("`inputs` cannot be empty", "inputs")
-    if parameters.truncate is not None and parameters.truncate >= served.context:
-        limit = served.context
-        raise _refused(
-            f"`truncate` must be strictly positive and less than {limit}. Given: {parameters.truncate}", "truncate"
-        )
     try:
-        prompt = await asyncio.to_thread(encode_raw, served.model.tokenizer, body.inputs)
+        prompt = await _prompt(served, body.inputs, parameters.truncate)
+        max_tokens = _room(served.n_context, len(prompt.ids), parameters.max_new_tokens)
+        params = _sampling(parameters, max_tokens)
         grammar = await _grammar(served, parameters)
-        prompt = _truncated(prompt, parameters.truncate)
-        params = _sampling(parameters, _room(served.context, len(prompt.ids), parameters.max_new_tokens))
     except (GrammarError, RequestError, TokenizerError) as error:
         raise _refused(str(error)) from error
     request = Request(
-        Prompt(prompt.ids, prompt.spoken),
+        prompt,
         params,
         n=parameters.best_of or 1,
-        tenant=caller.tenant,
+        tenant=caller.key.id,
         grammar=grammar,
         prompt_logprobs=0 if parameters.decoder_input_details else None,
         name=caller.record.request_id,
@@ -232,10 +226,30 @@ def _check_together(parameters: GenerateParameters, *, is_stream: bool) -> None:
         raise _refused("`adapter_id` must be null: this server has no adapters", "adapter_id")
 
 
+async def _prompt(served: Served, inputs: str, truncate: int | None) -> Prompt:
+    n_context = served.n_context
+    if not inputs:
+        raise _refused("`inputs` cannot be empty", "inputs")
+    if truncate is not None and truncate >= n_context:
+        raise _refused(f"`truncate` must be strictly positive and less than {n_context}. Given: {truncate}", "truncate")
+    n_least = -(-len(inputs) // served.longest_piece)
+    if truncate is None and n_least > n_context:
+        raise _too_long(n_context, f"at least {n_least}")  # without the seconds that megabytes take to encode
+    prompt = await encoded(len(inputs), lambda: encode_raw(served.tokenizer, inputs))
+    return _truncated(prompt, truncate)
+
+
+def _truncated(prompt: RawPrompt, n_tokens: int | None) -> Prompt:
+    """The last n_tokens of a prompt, as TGI has it: BOS goes first."""
+    n_cut = 0 if n_tokens is None else max(0, len(prompt.ids) - n_tokens)
+    spoken = [range(max(0, part.start - n_cut), part.stop - n_cut) for part in prompt.spoken if part.stop > n_cut]
+    return Prompt(prompt.ids[n_cut:], tuple(spoken))
+
+
 def _room(n_context: int, n_prompt: int, wanted: int | None) -> int:
     """Tokens that the answer may have."""
     if n_prompt >= n_context:
-        raise _refused(f"`inputs` must have less than {n_context} tokens. Given: {n_prompt}", "inputs")
+        raise _too_long(n_context, str(n_prompt))
     if wanted is None:
         return min(DEFAULT_MAX_NEW_TOKENS, n_context - n_prompt)
     if n_prompt + wanted > n_context:
@@ -245,13 +259,6 @@ def _room(n_context: int, n_prompt: int, wanted: int | None) -> int:
             "max_new_tokens",
         )
     return wanted
-
-
-def _truncated(prompt: RawPrompt, n_tokens: int | None) -> RawPrompt:
-    """The last n_tokens of a prompt, as TGI has it: BOS goes first."""
-    n_cut = 0 if n_tokens is None else max(0, len(prompt.ids) - n_tokens)
-    spoken = [range(max(0, part.start - n_cut), part.stop - n_cut) for part in prompt.spoken]
-    return RawPrompt(prompt.ids[n_cut:], tuple(part for part in spoken if part.stop > 0))
 
 
 def _sampling(parameters: GenerateParameters, max_tokens: int) -> SamplingParams:
@@ -271,6 +278,23 @@ def _sampling(parameters: GenerateParameters, max_tokens: int) -> SamplingParams
         stop=tuple(parameters.stop or ()),
         logprobs=parameters.top_n_tokens or 0,
     )
+
+
+async def _grammar(served: Served, parameters: GenerateParameters) -> Grammar | None:
+    if parameters.grammar is None:
+        return None
+    return await served.compile(read_tgi_grammar(parameters.grammar.model_dump()), is_chat=False)
+
+
+def _refused(text: str, param: str | None = None) -> ApiError:
+    return ApiError(422, f"Input validation error: {text}", param=param)
+
+
+def _too_long(n_context: int, given: str) -> ApiError:
+    return _refused(f"`inputs` must have less than {n_context} tokens. Given: {given}", "inputs")
+
+
+# ---- what is told of it --------------------------------------------------------------------------
 
 
 def _compute(wish: Wish) -> dict[str, str]:
@@ -295,7 +319,3 @@ def _timings(wish: Wish, job: Job, n_tokens: int) -> dict[str, str]:
         "x-prompt-tokens": str(job.prompt_tokens),
         "x-generated-tokens": str(n_tokens),
     }
-
-
-def _refused(text: str, param: str | None = None) -> ApiError:
-    return ApiError(422, f"Input validation error: {text}", param=param)

@@ -6,10 +6,10 @@ A validator says what a value must be; the error handler writes the field's name
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from octuor.server.schemas.common import MAX_INT, MAX_STOP_CHARS, Int, RequestModel, at_most
 
@@ -138,7 +138,7 @@ class Token(TypedDict):
 
     id: int
     text: str
-    logprob: float | None
+    logprob: float
     special: bool
 
 
