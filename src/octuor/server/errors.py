@@ -149,8 +149,10 @@ def tgi_body(error: ApiError) -> dict[str, Any]:
 
 
 def error_response(path: str, error: ApiError) -> Response:
-    """The whole answer. TGI's clients repeat for ever on 503, so there it is 429."""
-    status = 429 if path in TGI_PATHS and error.status_code == 503 else error.status_code
+    """The whole answer. TGI's clients repeat for ever on 503, so there it is 429; and bad input is 422 always."""
+    status = error.status_code
+    if path in TGI_PATHS:
+        status = {400: 422, 503: 429}.get(status, status)
     return Response(dumps(error_body(path, error)), status, error.headers, "application/json")
 
 
@@ -165,7 +167,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]], *, as_tgi: bool = False
     field = param or "body"
     wanted = _wanted(first)
     if as_tgi:
-        message = f"Input validation error: `{field}` must be {wanted or 'given'}"
+        message = f"Input validation error: `{field.removeprefix('parameters.')}` must be {wanted or 'given'}"
     elif wanted is None:
         message = f"{field}: expected a value, found none"
     else:

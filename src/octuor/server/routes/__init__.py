@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import chat, models
+from octuor.server.routes import chat, models, tgi, tokenize
 
-ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router)
+ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router, tgi.router, tokenize.router)

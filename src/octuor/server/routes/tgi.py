@@ -37,7 +37,6 @@ from octuor.server.schemas.tgi import (
     GenerateRequest,
     GenerateResponse,
     Info,
-    StreamResponse,
 )
 from octuor.server.serving import Serving, serving_of
 from octuor.server.sse import EventStream, frame
@@ -165,18 +164,14 @@ async def _stream(body: GenerateRequest, caller: Caller) -> Response:
 
 async def _frames(wish: Wish) -> AsyncGenerator[bytes, None]:
     (answer,) = wish.answers()
-    last: StreamResponse | None = None
     async with answering(wish.caller, wish.served, [wish.request]) as events:
         async for _, event in events:
-            if not isinstance(event, Step):
-                continue
-            answer.take(event)
-            if answer.finish_reason is None:
-                yield frame(answer.event())
-            else:
-                last = answer.event(n_prompt=len(wish.request.prompt.ids), details=bool(wish.parameters.details))
-    if last is not None:
-        yield frame(last)
+            if isinstance(event, Step):
+                answer.take(event)
+                if answer.finish_reason is None:
+                    yield frame(answer.event())
+    n_prompt = len(wish.request.prompt.ids)
+    yield frame(answer.last_event(n_prompt, with_details=wish.parameters.details is True))
 
 
 # ---- what may be asked ---------------------------------------------------------------------------

@@ -7,10 +7,14 @@ from typing import Annotated, TypeAlias
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from octuor.server.schemas.chat import Messages
+from octuor.server.schemas.chat import MAX_MESSAGES, Message
 from octuor.server.schemas.common import MAX_INT, Int, RequestModel, at_most
 
 MAX_IDS = 1_000_000
+
+Messages: TypeAlias = Annotated[
+    list[Message], Field(fail_fast=True), BeforeValidator(at_most(MAX_MESSAGES)), Field(min_length=1)
+]
 
 
 class TokenizeRequest(RequestModel):
@@ -22,7 +26,9 @@ class TokenizeRequest(RequestModel):
     content: str | None = Field(None, description="llama-server: tokens.")
     model: str | None = Field(None, description="Any name that /v1/models lists; the default model without one.")
     add_special_tokens: bool | None = Field(None, description="BOS before inputs and prompt; default true.")
-    add_generation_prompt: bool | None = Field(None, description="Changes nothing: Mixtral's format has none.")
+    add_generation_prompt: bool | None = Field(
+        None, description="vLLM: false lets messages end with the assistant's; Mixtral's format has no such prompt."
+    )
     return_token_strs: bool | None = Field(None, description="vLLM: each token's text too.")
     add_special: bool | None = Field(None, description="llama-server: BOS before content; default false.")
     parse_special: bool | None = Field(
@@ -32,7 +38,7 @@ class TokenizeRequest(RequestModel):
 
 
 class ChatTokenizeRequest(RequestModel):
-    """A conversation, as for /v1/chat/completions."""
+    """A conversation for the model to answer."""
 
     messages: Messages
     model: str | None = None
