@@ -61,13 +61,11 @@ def refusal(answer: httpx.Response, status: int = 422, kind: str = "validation")
         ({"top_n_tokens": 6}, "`top_n_tokens` must be >= 0 and <= 5. Given: 6"),
         ({"truncate": 0}, "`truncate` must be strictly positive"),
         ({"truncate": 1024}, "`truncate` must be strictly positive and less than 1024. Given: 1024"),
-        ({"best_of": 2}, "you must use sampling when `best_of` is > 1"),
-        ({"best_of": 2, "do_sample": True, "seed": 1}, "`seed` must not be set when `best_of` > 1"),
         ({"watermark": True}, "`watermark` must be false: this server does not mark its texts"),
         ({"adapter_id": "mine"}, "`adapter_id` must be null: this server has no adapters"),
         ({"details": "yes"}, "`details` must be a valid boolean"),
         ({"grammar": {"type": "ebnf", "value": "x"}}, "`grammar.type` must be"),
-        ({"grammar": {"type": "regex", "value": ""}}, "grammar: expected"),
+        ({"grammar": {"type": "regex", "value": ""}}, "grammar.value: expected a regular expression"),
         ({"grammar": {"type": "json", "value": 3}}, "grammar.value: expected a JSON schema"),
         ({"grammar": "json"}, "`grammar` must be an object"),
         ({"max_new_tokens": 1020}, "`inputs` tokens + `max_new_tokens` must be <= 1024. Given: 9 `inputs` tokens"),
@@ -80,6 +78,14 @@ def test_parameters_are_refused_in_tgis_words(client: Client, parameters: object
         assert found.startswith(f"Input validation error: {text}")
 
 
+def test_best_of_needs_sampling_and_its_own_seeds(client: Client) -> None:
+    for route in ("/", "/generate"):
+        greedy = client.post(route, {"inputs": "a", "parameters": {"best_of": 2}})
+        assert refusal(greedy) == "Input validation error: you must use sampling when `best_of` is > 1"
+        seeded = client.post(route, {"inputs": "a", "parameters": {"best_of": 2, "top_k": 3, "seed": 1}})
+        assert refusal(seeded) == "Input validation error: `seed` must not be set when `best_of` > 1"
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -89,7 +95,7 @@ def test_parameters_are_refused_in_tgis_words(client: Client, parameters: object
         ({"inputs": ""}, "`inputs` cannot be empty"),
         ({"inputs": "\ud800"}, "text: expected Unicode characters, found the lone surrogate"),
         ([], "`body` must be an object"),
-        ({"inputs": " the" * 2000}, "`inputs` must have less than 1024 tokens. Given: 2001"),
+        ({"inputs": " the" * 2000}, "`inputs` must have less than 1024 tokens. Given: 2002"),
         ({"inputs": "a" * 5_000_000}, "`inputs` must have less than 1024 tokens. Given: at least "),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
 from octuor.tokenizer import encode_chat
@@ -141,5 +143,30 @@ def test_unknown_models_and_bad_text(client: Client) -> None:
         assert "lone surrogate" in found.json()["message"]
 
 
-def test_much_text_is_encoded_beside_the_event_loop(client: Client) -> None:
-    assert answer(client, "/tokenize", prompt="the " * 50_000)["count"] == 50_003
+def test_the_model_is_told_of_tools(client: Client) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "description": "The weather in a city"}}
+    text = answer(client, "/chat_tokenize", messages=CHAT, tools=[tool])["templated_text"]
+    assert text.index("Be brief.") < text.index("weather") < text.index("Hello")
+    called = {"id": "a1b2c3d4e", "function": {"name": "weather", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "a1b2c3d4e", "content": "sunny"},
+    ]
+    assert "sunny" in answer(client, "/chat_tokenize", messages=turns)["templated_text"]
+
+
+def test_much_text_is_encoded_while_others_are_answered(client: Client) -> None:
+    async def both() -> list[str]:
+        transport = httpx.ASGITransport(client.app)
+        order: list[str] = []
+        async with httpx.AsyncClient(transport=transport, base_url="http://octuor") as http:
+
+            async def ask(name: str, text: str) -> None:
+                assert (await http.post("/tokenize", json={"content": text})).is_success
+                order.append(name)
+
+            await asyncio.gather(ask("much", "the " * 100_000), ask("little", "the"))
+        return order
+
+    assert asyncio.run(both()) == ["little", "much"]

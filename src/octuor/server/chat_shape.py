@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from octuor import __version__
-from octuor.engine.request import Finish, Job, Step, TokenInfo
+from octuor.engine.request import Job, Step, TokenInfo
+from octuor.grammar import ToolCall, ToolDelta, ToolParser
 from octuor.server.schemas.chat_answers import (
+    CalledTool,
     ChatChunk,
     ChatCompletion,
+    Choice,
     ChoiceLogprobs,
     ChunkChoice,
     Delta,
@@ -21,7 +24,7 @@ from octuor.server.schemas.chat_answers import (
     TopLogprob,
 )
 from octuor.server.schemas.common import Usage
-from octuor.server.token_text import finite, label_of, rank_in_top, text_of
+from octuor.server.token_text import finite, label_of, rank_in_top
 from octuor.tokenizer import Tokenizer
 
 FINGERPRINT = f"octuor-{__version__}"
@@ -29,11 +32,21 @@ FINGERPRINT = f"octuor-{__version__}"
 
 @dataclass(frozen=True)
 class Head:
-    """What every chunk of an answer repeats. model: the name that was asked for."""
+    """What every chunk of an answer repeats.
+
+    model  the name that was asked for
+    kind   what ids begin with
+    """
 
     model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(16)}")
+    kind: str = "chatcmpl"
+    unique: str = field(default_factory=lambda: secrets.token_hex(16))
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def id(self) -> str:
+        """Of the answer."""
+        return f"{self.kind}-{self.unique}"
 
 
 def usage_of(jobs: Sequence[Job]) -> Usage:
@@ -48,17 +61,8 @@ def usage_of(jobs: Sequence[Job]) -> Usage:
     }
 
 
-@dataclass(frozen=True)
-class Part:
-    """What a step adds to its choice. logprobs: of tokens whose text is out now, with what was held back before."""
-
-    text: str
-    logprobs: list[TokenLogprob]
-    finish: Finish | None
-
-
 class Voice:
-    """One choice: its text and its tokens' log-probabilities, kept together.
+    """The log-probabilities of one choice's tokens, let go when their text is out.
 
     strips  the first piece's blank is no part of the text
     """
@@ -69,8 +73,8 @@ class Voice:
         self._held: list[tuple[int, TokenLogprob]] = []  # where in the text's bytes a token begins
         self._n_bytes = self._n_shown = 0
 
-    def feed(self, step: Step) -> Part:
-        """Take in a step."""
+    def feed(self, step: Step) -> list[TokenLogprob]:
+        """Take in a step; of those that were held back too, the tokens whose text is out now."""
         finish = step.finish
         is_end = finish is not None and finish.reason == "stop" and finish.stop is None
         if step.token is not None and step.token.logprob is not None and not is_end:
@@ -81,7 +85,7 @@ class Voice:
         else:  # text that waits has its tokens wait; a stop string's own are never shown
             out = [entry for start, entry in self._held if start < self._n_shown]
             self._held = [] if finish is not None else self._held[len(out) :]
-        return Part(step.text, out, finish)
+        return out
 
     def _hold(self, token: TokenInfo) -> None:
         entry: TokenLogprob = {
@@ -94,53 +98,119 @@ class Voice:
 
     def _entry(self, token_id: int, logprob: float | None) -> TopLogprob:
         piece = self._tokenizer.piece_bytes(token_id)
-        is_control = self._tokenizer.is_control(token_id)
         if self._strips:
             piece = piece.removeprefix(b" ")
-        label = label_of(self._tokenizer, token_id) if is_control else text_of(piece)
+        label = label_of(self._tokenizer, token_id, piece)
         return {"token": label, "token_id": token_id, "logprob": finite(logprob), "bytes": list(piece)}
+
+
+class Answer:
+    """One choice as far as it has come. Text, calls and log-probabilities are taken once."""
+
+    def __init__(self, voice: Voice, parser: ToolParser, prefix: str) -> None:
+        self._voice = voice
+        self._parser = parser
+        self._texts: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._entries: list[TokenLogprob] = []
+        self.has_begun = False  # its first chunk has been sent
+        self.reason: Reason | None = None
+        self._read(parser.push(prefix))
+
+    def feed(self, step: Step) -> None:
+        """Take in a step."""
+        self._entries += self._voice.feed(step)
+        self._read(self._parser.push(step.text))
+        if step.finish is not None:
+            self._read(self._parser.finish())
+            if step.finish.reason == "length":
+                self.reason = "length"
+            else:  # clients of 2023 know no other words than these three
+                self.reason = "tool_calls" if self._parser.has_calls else "stop"
+
+    def take_text(self) -> str:
+        """What it says and was not taken before."""
+        texts, self._texts = self._texts, []
+        return "".join(texts)
+
+    def take_calls(self) -> list[ToolCall]:
+        """Calls that are whole and were not taken before."""
+        calls, self._calls = self._calls, []
+        return calls
+
+    def take_entries(self) -> list[TokenLogprob]:
+        """Tokens that were not taken before."""
+        entries, self._entries = self._entries, []
+        return entries
+
+    def _read(self, delta: ToolDelta) -> None:
+        self._texts.append(delta.content)
+        self._calls += delta.calls
 
 
 class ChatShape:
     """The answers to one chat request in the making. Feed it steps, as chunks or for the whole.
 
+    parsers        one for each answer, which finds tool calls in its text
     prefix         what the answers begin with, before any step
     include_usage  usage comes in a chunk of its own, as OpenAI has it; else with the last finish_reason
     """
 
     def __init__(
-        self, head: Head, tokenizer: Tokenizer, n: int, *, prefix: str, logprobs: bool, include_usage: bool
+        self,
+        head: Head,
+        tokenizer: Tokenizer,
+        parsers: Sequence[ToolParser],
+        *,
+        prefix: str,
+        logprobs: bool,
+        include_usage: bool,
     ) -> None:
         self._head = head
         self._tokenizer = tokenizer
-        self._prefix = prefix
-        self._logprobs = logprobs
+        self._has_logprobs = logprobs
         self._include_usage = include_usage
-        self._voices = [Voice(tokenizer, strips=not prefix) for _ in range(n)]
-        self._texts = [prefix] * n
-        self._entries: list[list[TokenLogprob]] = [[] for _ in range(n)]
-        self._reasons: list[Reason | None] = [None] * n
-        self._begun = [False] * n
+        self._answers = [Answer(Voice(tokenizer, strips=not prefix), parser, prefix) for parser in parsers]
         self._last: ChunkChoice | None = None
         self.prompt: Sequence[TokenInfo] = ()
 
-    # ---- in chunks -------------------------------------------------------------------------------
+    def add(self, step: Step) -> None:
+        """Take in a step for the whole answer."""
+        self._answers[step.choice].feed(step)
+
+    def whole(self, usage: Usage) -> ChatCompletion:
+        """The answer, once all choices have ended."""
+        answer: ChatCompletion = {
+            "id": self._head.id,
+            "object": "chat.completion",
+            "created": self._head.created,
+            "model": self._head.model,
+            "system_fingerprint": FINGERPRINT,
+            "choices": [self._choice(index, answer) for index, answer in enumerate(self._answers)],
+            "usage": usage,
+        }
+        if self.prompt:
+            answer["prompt_logprobs"] = prompt_logprobs(self._tokenizer, self.prompt)
+        return answer
 
     def chunks(self, step: Step) -> Iterator[ChatChunk]:
         """What a step says. The last finish_reason waits for `end`."""
-        part = self._voices[step.choice].feed(step)
-        if not self._begun[step.choice]:
-            self._begun[step.choice] = True
-            yield self._chunk(self._choice(step.choice, {"role": "assistant", "content": self._prefix}))
-        if part.text or part.logprobs:
-            yield self._chunk(self._choice(step.choice, {"content": part.text}, part.logprobs))
-        if part.finish is not None:
-            self._reasons[step.choice] = reason_of(part.finish)
-            final = self._choice(step.choice, {"content": ""})
-            if None in self._reasons:
-                yield self._chunk(final)
-            else:
+        index, answer = step.choice, self._answers[step.choice]
+        if not answer.has_begun:
+            answer.has_begun = True
+            yield self._chunk(self._chunk_choice(index, {"role": "assistant", "content": answer.take_text()}))
+        answer.feed(step)
+        text, calls, entries = answer.take_text(), answer.take_calls(), answer.take_entries()
+        if text or entries:
+            yield self._chunk(self._chunk_choice(index, {"content": text}, entries))
+        for call in calls:
+            yield self._chunk(self._chunk_choice(index, {"content": "", "tool_calls": [called(call)]}))
+        if answer.reason is not None:
+            final = self._chunk_choice(index, {"content": ""}, reason=answer.reason)
+            if all(other.reason is not None for other in self._answers):
                 self._last = final
+            else:
+                yield self._chunk(final)
 
     def end(self, usage: Usage) -> Iterator[ChatChunk]:
         """The last chunks, once all choices have ended and are accounted for."""
@@ -151,6 +221,19 @@ class ChatShape:
             yield {**self._chunk(), "usage": usage}
         else:
             yield {**last, "usage": usage}
+
+    def _choice(self, index: int, answer: Answer) -> Choice:
+        assert answer.reason is not None, "a choice has not ended"
+        return {
+            "index": index,
+            "message": {
+                "role": "assistant",
+                "content": answer.take_text(),
+                "tool_calls": [called(call) for call in answer.take_calls()] or None,
+            },
+            "logprobs": self._logprobs(answer.take_entries()),
+            "finish_reason": answer.reason,
+        }
 
     def _chunk(self, *choices: ChunkChoice) -> ChatChunk:
         chunk: ChatChunk = {
@@ -165,73 +248,49 @@ class ChatShape:
             chunk["usage"] = None
         return chunk
 
-    def _choice(self, index: int, delta: Delta, entries: list[TokenLogprob] | None = None) -> ChunkChoice:
+    def _chunk_choice(
+        self, index: int, delta: Delta, entries: list[TokenLogprob] | None = None, reason: Reason | None = None
+    ) -> ChunkChoice:
         return {
             "index": index,
             "delta": delta,
-            "logprobs": self._shown(entries) if entries is not None else None,
-            "finish_reason": self._reasons[index],
+            "logprobs": None if entries is None else self._logprobs(entries),
+            "finish_reason": reason,
         }
 
-    # ---- whole -----------------------------------------------------------------------------------
-
-    def add(self, step: Step) -> None:
-        """Take in a step for the whole answer."""
-        part = self._voices[step.choice].feed(step)
-        self._texts[step.choice] += part.text
-        self._entries[step.choice] += part.logprobs
-        if part.finish is not None:
-            self._reasons[step.choice] = reason_of(part.finish)
-
-    def whole(self, usage: Usage) -> ChatCompletion:
-        """The answer, once all choices have ended."""
-        answer: ChatCompletion = {
-            "id": self._head.id,
-            "object": "chat.completion",
-            "created": self._head.created,
-            "model": self._head.model,
-            "system_fingerprint": FINGERPRINT,
-            "choices": [
-                {
-                    "index": index,
-                    "message": {"role": "assistant", "content": text, "tool_calls": None},
-                    "logprobs": self._shown(entries),
-                    "finish_reason": reason or "stop",
-                }
-                for index, (text, entries, reason) in enumerate(
-                    zip(self._texts, self._entries, self._reasons, strict=True)
-                )
-            ],
-            "usage": usage,
-        }
-        if self.prompt:
-            answer["prompt_logprobs"] = prompt_logprobs(self._tokenizer, self.prompt)
-        return answer
-
-    def _shown(self, entries: list[TokenLogprob]) -> ChoiceLogprobs | None:
-        return {"content": entries, "refusal": None} if self._logprobs else None
+    def _logprobs(self, entries: list[TokenLogprob]) -> ChoiceLogprobs | None:
+        return {"content": entries, "refusal": None} if self._has_logprobs else None
 
 
-def reason_of(finish: Finish) -> Reason:
-    """The word of `/v1` for why an answer ended; old clients know no other words."""
-    return "length" if finish.reason == "length" else "stop"
+def called(call: ToolCall) -> CalledTool:
+    """A call as clients read it: whole, its arguments in a string."""
+    return {
+        "id": call.id,
+        "type": "function",
+        "index": call.index,
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
 
 
 def prompt_logprobs(tokenizer: Tokenizer, prompt: Sequence[TokenInfo]) -> list[dict[str, PromptLogprob] | None]:
     """A prompt's tokens as vLLM tells them: of each the alternatives and itself, by id."""
+
+    def name(token_id: int) -> str:
+        return label_of(tokenizer, token_id, tokenizer.piece_bytes(token_id))
+
     found: list[dict[str, PromptLogprob] | None] = []
     for token in prompt:
         if token.logprob is None:
             found.append(None)
             continue
         entries: dict[str, PromptLogprob] = {
-            str(token_id): {"logprob": finite(logprob), "rank": rank, "decoded_token": label_of(tokenizer, token_id)}
+            str(token_id): {"logprob": finite(logprob), "rank": rank, "decoded_token": name(token_id)}
             for rank, (token_id, logprob) in enumerate(token.top, start=1)
         }
         own: PromptLogprob = {
             "logprob": finite(token.logprob),
             "rank": rank_in_top(token),
-            "decoded_token": label_of(tokenizer, token.id),
+            "decoded_token": name(token.id),
         }
         entries.setdefault(str(token.id), own)
         found.append(entries)

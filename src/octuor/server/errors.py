@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,6 @@ from octuor.server.record import record_of
 TGI_PATHS = frozenset({"/", "/generate", "/generate_stream"})
 CLIENT_GONE = 499  # nginx's number for it
 MAX_DETAILS = 20  # of one request: a list of 100,000 wrong messages is wrong at its first
-UNION_MEMBERS = frozenset({"str", "list", "ids", "NamedTool"})  # tags of ours, no fields
 MAX_FOUND = 80  # characters of what was found that a message repeats
 
 logger = logging.getLogger(__name__)
@@ -94,13 +94,19 @@ def from_octuor(error: OctuorError) -> ApiError:
     if isinstance(error, AccountError):
         return _from_account(error)
     if isinstance(error, RequestError):
-        return invalid(message, message.partition(":")[0] if ":" in message else "body")
+        return invalid(message, _field(message) or "body")
     if isinstance(error, GrammarError | TokenizerError):
-        return ApiError(400, message)
+        return ApiError(400, message, param=_field(message))
     if isinstance(error, CapacityError):
         return ApiError(503, message, headers={"retry-after": "1"})
     logger.error("%s: %s", type(error).__name__, message)
     return ApiError(500, message)
+
+
+def _field(message: str) -> str | None:
+    """The field that one of our messages begins with, as in "tools[0].function.name: expected …"."""
+    found = re.match(r"[a-z_]+(\[\d+\]|\.\w+)*(?=: )", message)
+    return None if found is None else re.sub(r"\[(\d+)\]", r".\1", found[0])
 
 
 def _from_account(error: AccountError) -> ApiError:
@@ -245,18 +251,19 @@ def _type_of(status: int) -> str:
 
 def _place(loc: Sequence[object]) -> list[str | int]:
     """Where it is, without the names that pydantic gives to the members of a union."""
-    named = [part for part in loc if isinstance(part, int) or (isinstance(part, str) and part not in UNION_MEMBERS)]
-    return [part for part in named if isinstance(part, int) or part.isidentifier()]
+    return [part for part in loc if isinstance(part, int) or (isinstance(part, str) and part.isidentifier())]
 
 
 def _shortened(value: object) -> str:
     """What was found, in a few words, whatever it is."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if isinstance(value, str):
         return repr(value if len(value) <= MAX_FOUND else value[:MAX_FOUND] + "…")
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+    if isinstance(value, int) and value.bit_length() > 128:
         return "a number of many digits"
-    return {None: "null", True: "true", False: "false"}.get(value, repr(value)[:MAX_FOUND])  # type: ignore[call-overload]
+    return repr(value)[:MAX_FOUND]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from octuor.engine.request import Prompt
-from octuor.server.errors import ApiError
+from octuor.server.errors import ApiError, invalid
 from octuor.server.registry import Served
 from octuor.tokenizer import Message, Tokenizer, encode_prompt, encode_turns
 
@@ -27,23 +27,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A conversation as the model reads it. prefix: what the answer begins with, "" as a rule."""
+    """A conversation as the model reads it.
+
+    prefix, prefix_ids  what the answer begins with; "" as a rule
+    """
 
     prompt: Prompt
     prefix: str
+    prefix_ids: Sequence[int]
 
 
-def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message], *, safe: bool = False) -> ChatPrompt:
+def with_system(messages: Sequence[Message], text: str) -> list[Message]:
+    """A conversation with one more system text, after those that it begins with; "" adds nothing."""
+    if not text:
+        return list(messages)
+    n_before = next((place for place, message in enumerate(messages) if message.role != "system"), len(messages))
+    return [*messages[:n_before], Message("system", text), *messages[n_before:]]
+
+
+def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> ChatPrompt:
     """The prompt of a conversation.
 
     System messages after an assistant's become the user's: the format has no other place for them there.
 
-    safe  ask for care and respect first
-
     Raises TokenizerError where the format cannot hold it, ApiError where it ends with an assistant's whole message.
     """
-    given = [Message("system", SAFE_PROMPT), *messages] if safe else list(messages)
-    last = given[-1]
+    given, last = list(messages), messages[-1]
     if last.role == "assistant" and not last.prefix:
         raise ApiError(
             400,
@@ -58,12 +67,15 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message], *, safe: 
     ]
     ids = [tokenizer.bos_id]
     spoken = []
-    turns = encode_turns(tokenizer, given)
+    *turns, last_turn = encode_turns(tokenizer, given)
     for turn in turns:
-        if turn.role == "assistant" and not (last.prefix and turn is turns[-1]):
+        if turn.role == "assistant":
             spoken.append(range(len(ids), len(ids) + len(turn.ids)))
         ids += turn.ids
-    return ChatPrompt(Prompt(ids, tuple(spoken)), last.content if last.prefix else "")
+    n_before = len(ids)
+    ids += last_turn.ids
+    prefix_ids = ids[n_before:] if last.prefix else []
+    return ChatPrompt(Prompt(ids, tuple(spoken)), last.content if last.prefix else "", prefix_ids)
 
 
 async def encoded(n_chars: int, encode: Callable[[], T]) -> T:
@@ -71,9 +83,20 @@ async def encoded(n_chars: int, encode: Callable[[], T]) -> T:
     return encode() if n_chars < MUCH else await asyncio.to_thread(encode)
 
 
-def text_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
-    """A text after BOS."""
-    return Prompt(encode_prompt(tokenizer, text))
+async def text_prompts(served: Served, texts: Sequence[str | list[int]], param: str) -> list[Prompt]:
+    """Texts after BOS, and ids as they are. Raises ApiError, TokenizerError."""
+    vocab_size = served.model.config.vocab_size
+    for text in texts:
+        if isinstance(text, str):
+            check_chars(served, len(text), param)
+        elif max(text) >= vocab_size:
+            raise invalid(f"{param}: expected token ids from 0 to {vocab_size - 1}, found {max(text)}", param)
+    n_chars = sum(len(text) for text in texts if isinstance(text, str))
+
+    def encode() -> list[Prompt]:
+        return [Prompt(encode_prompt(served.tokenizer, text) if isinstance(text, str) else text) for text in texts]
+
+    return await encoded(n_chars, encode)
 
 
 def check_chars(served: Served, n_chars: int, param: str) -> None:

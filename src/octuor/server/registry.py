@@ -6,24 +6,47 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 from octuor.api import Model
+from octuor.config import ModelConfig
+from octuor.errors import ConfigError
+from octuor.grammar import GrammarCompiler
 from octuor.server.errors import model_not_found
 from octuor.server.listen import Submits
 from octuor.tokenizer import Tokenizer
 
-# What programs written for the platform, its Hub and its clients ask for. The first group is listed by /v1/models.
-PLATFORM_NAMES = (
-    "mistral-tiny", "mistral-small", "mistral-medium", "open-mistral-7b", "open-mixtral-8x7b", "open-mixtral-8x22b",
-)  # fmt: skip
-EMBED_NAME = "mistral-embed"
+Family = Literal["7b", "8x7b", "8x22b"]
+
+# What programs written for the platform and the Hub ask for, with the families that come nearest, nearest first.
+PLATFORM_NAMES: Mapping[str, tuple[Family, ...]] = {
+    "mistral-tiny": ("7b",),
+    "open-mistral-7b": ("7b",),
+    "mistral-small": ("8x7b",),
+    "open-mixtral-8x7b": ("8x7b",),
+    "mistral-medium": ("8x22b", "8x7b"),
+    "open-mixtral-8x22b": ("8x22b", "8x7b"),
+    "mistral-embed": (),
+}
+HUB_IDS: Mapping[str, tuple[Family, ...]] = {
+    "mistralai/Mistral-7B-v0.1": ("7b",),
+    "mistralai/Mistral-7B-Instruct-v0.1": ("7b",),
+    "mistralai/Mistral-7B-Instruct-v0.2": ("7b",),
+    "mistralai/Mixtral-8x7B-v0.1": ("8x7b",),
+    "mistralai/Mixtral-8x7B-Instruct-v0.1": ("8x7b",),
+    "mistralai/Mixtral-8x22B-v0.1": ("8x22b", "8x7b"),
+    "mistralai/Mixtral-8x22B-Instruct-v0.1": ("8x22b", "8x7b"),
+}
 CLIENT_NAMES = ("dummy", "tgi")  # huggingface_hub and text-generation send these for "whatever there is"
-HUB_IDS = (
-    "mistralai/Mixtral-8x7B-Instruct-v0.1", "mistralai/Mixtral-8x7B-v0.1", "mistralai/Mixtral-8x22B-Instruct-v0.1",
-    "mistralai/Mixtral-8x22B-v0.1", "mistralai/Mistral-7B-Instruct-v0.1", "mistralai/Mistral-7B-Instruct-v0.2",
-    "mistralai/Mistral-7B-v0.1",
-)  # fmt: skip
+EMBED_NAME = "mistral-embed"
+
+
+def family_of(config: ModelConfig) -> Family | None:
+    """Which of Mistral's models has this geometry; None: another one."""
+    if config.is_dense:
+        return "7b"
+    sizes: dict[int, Family] = {4096: "8x7b", 6144: "8x22b"}
+    return sizes.get(config.dim) if config.n_experts == 8 else None
 
 
 class AnswerEngine(Submits, Protocol):
@@ -58,6 +81,11 @@ class Served:
         return self.model.tokenizer
 
     @cached_property
+    def compiler(self) -> GrammarCompiler:
+        """The grammar compiler of the model's tokens. Raises BackendError without llguidance."""
+        return GrammarCompiler(self.tokenizer, self.model.config.vocab_size)
+
+    @cached_property
     def longest_piece(self) -> int:
         """Characters of the longest token: a text has at least its length over this in tokens."""
         pieces = map(self.tokenizer.piece_bytes, range(self.tokenizer.n_words))
@@ -68,24 +96,37 @@ class Registry:
     """The loaded models by every name they answer to.
 
     models   in the order of the configuration; the first one is the default
-    aliases  further names, to the models' own names; they go before the names that are known by default
-    embed    own name of the model behind mistral-embed; None: the default model
+    aliases  further names, to a model's own or any other that is known; they go before those known from the start
+
+    Raises ConfigError where an alias leads nowhere.
     """
 
-    def __init__(
-        self, models: Sequence[Served], aliases: Mapping[str, str] | None = None, *, embed: str | None = None
-    ) -> None:
+    def __init__(self, models: Sequence[Served], aliases: Mapping[str, str] | None = None) -> None:
         self.models = tuple(models)
-        self._by_name: dict[str, Served] = {}
-        default = self.models[0]
-        for name in (*PLATFORM_NAMES, *CLIENT_NAMES, *HUB_IDS, EMBED_NAME):
-            self._by_name[name] = default
         own = {served.name: served for served in self.models}
-        if embed is not None:
-            self._by_name[EMBED_NAME] = own[embed]
+        self._by_name = dict.fromkeys(CLIENT_NAMES, self.default)
+        for name, families in {**PLATFORM_NAMES, **HUB_IDS}.items():
+            self._by_name[name] = self._nearest(families)
+        self._by_name |= own
+        known = dict(self._by_name)
         for alias, target in (aliases or {}).items():
-            self._by_name[alias] = own[target]
-        self._by_name.update(own)
+            if target not in known:
+                raise ConfigError(f"aliases.{alias}: expected one of {', '.join(own)}, found {target!r}")
+            if alias in own and own[alias] is not known[target]:
+                raise ConfigError(f"aliases.{alias}: expected a name that no model has, found a model's own")
+            self._by_name[alias] = known[target]
+        self._aliases = {
+            served.name: tuple(name for name, found in self._by_name.items() if found is served and name != served.name)
+            for served in self.models
+        }
+
+    def _nearest(self, families: Sequence[Family]) -> Served:
+        """The first model of the first family that there is, else the default."""
+        for family in families:
+            for served in self.models:
+                if family_of(served.model.config) == family:
+                    return served
+        return self.default
 
     @property
     def default(self) -> Served:
@@ -99,9 +140,9 @@ class Registry:
             raise model_not_found(name, [served.name for served in self.models])
         return served
 
-    def aliases(self, served: Served) -> list[str]:
+    def aliases(self, served: Served) -> tuple[str, ...]:
         """The other names of a model."""
-        return [name for name, found in self._by_name.items() if found is served and name != served.name]
+        return self._aliases[served.name]
 
     def listed(self) -> list[tuple[str, Served]]:
         """Names worth listing: the models' own, then the platform's and the configured ones."""

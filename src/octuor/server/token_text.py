@@ -10,11 +10,14 @@ from octuor.tokenizer import Tokenizer
 LEAST = -9999.0  # for a token that cannot come: JSON has no infinity
 
 
-def label_of(tokenizer: Tokenizer, token_id: int) -> str:
-    """What a token is called: its text, or the name of a control token."""
+def label_of(tokenizer: Tokenizer, token_id: int, piece: bytes) -> str:
+    """What a token is called: the text of its piece, or the name of a control token.
+
+    piece  its bytes, without the blank that the text does not have
+    """
     if tokenizer.is_control(token_id):
         return {tokenizer.bos_id: "<s>", tokenizer.eos_id: "</s>"}.get(token_id, f"<{token_id}>")
-    return text_of(tokenizer.piece_bytes(token_id))
+    return text_of(piece)
 
 
 def text_of(piece: bytes) -> str:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import chat, models, tgi, tokenize
+from octuor.server.routes import chat, completions, embeddings, models, tgi, tokenize
 
-ROUTERS: tuple[APIRouter, ...] = (models.router, chat.router, tgi.router, tokenize.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    models.router,
+    chat.router,
+    completions.router,
+    embeddings.router,
+    tgi.router,
+    tokenize.router,
+)

@@ -22,6 +22,7 @@ from octuor.grammar import read_tgi_grammar
 from octuor.sampling import SamplingParams
 from octuor.server.answering import Caller, answering, caller_of
 from octuor.server.connection import while_connected
+from octuor.server.constraints import constraint
 from octuor.server.errors import ApiError
 from octuor.server.json_text import dumps
 from octuor.server.prompts import encoded
@@ -114,7 +115,7 @@ async def info(serving: Annotated[Serving, Depends(serving_of)]) -> Response:
         "model_id": served.name,
         "model_sha": None,
         "model_pipeline_tag": "text-generation",
-        "max_concurrent_requests": 288,
+        "max_concurrent_requests": serving.settings.max_batch + serving.settings.max_queue,
         "max_best_of": MAX_BEST_OF,
         "max_stop_sequences": MAX_STOP_SEQUENCES,
         "max_input_tokens": served.n_context - 1,
@@ -278,7 +279,7 @@ def _sampling(parameters: GenerateParameters, max_tokens: int) -> SamplingParams
 async def _grammar(served: Served, parameters: GenerateParameters) -> Grammar | None:
     if parameters.grammar is None:
         return None
-    return await served.compile(read_tgi_grammar(parameters.grammar.model_dump()), is_chat=False)
+    return await constraint(served, read_tgi_grammar(parameters.grammar.model_dump()), is_chat=False)
 
 
 def _refused(text: str, param: str | None = None) -> ApiError:

@@ -15,17 +15,17 @@ from fastapi import Depends
 from starlette.responses import Response
 
 from octuor.errors import RequestError
+from octuor.grammar import read_tools, with_tools
 from octuor.server.answering import Caller, caller_of
 from octuor.server.errors import invalid
 from octuor.server.json_text import dumps
 from octuor.server.prompts import encode_messages, encoded
 from octuor.server.registry import Served
 from octuor.server.route import keyed_router
-from octuor.server.routes.chat import ROLES
-from octuor.server.schemas.chat import Message as ChatMessage
 from octuor.server.schemas.tokenize import (
     ChatTokenizeRequest,
     ChatTokenizeResponse,
+    Conversation,
     DetokenizeRequest,
     DetokenizeResponse,
     Piece,
@@ -36,7 +36,7 @@ from octuor.server.schemas.tokenize import (
     TokenizeResponse,
 )
 from octuor.server.token_text import label_of
-from octuor.tokenizer import Message, Tokenizer
+from octuor.tokenizer import Tokenizer
 from octuor.tokenizer.raw import RawDetokenizer, decode_raw, encode_raw, locate_raw
 
 router = keyed_router("tokenize")
@@ -65,9 +65,9 @@ async def tokenize(body: TokenizeRequest, caller: CallerDependency) -> Response:
 @router.post("/chat_tokenize", response_model=ChatTokenizeResponse)
 async def chat_tokenize(body: ChatTokenizeRequest, caller: CallerDependency) -> Response:
     """The ids of a conversation, and the text that they are."""
-    tokenizer = caller.find(body.model).tokenizer
-    ids = await _chat_ids(tokenizer, body.messages)
-    return _json(await encoded(len(ids), lambda: _written_out(tokenizer, ids)))
+    served = caller.find(body.model)
+    ids = await _chat_ids(served, body)
+    return _json(await encoded(len(ids), lambda: _written_out(served.tokenizer, ids)))
 
 
 @router.post("/detokenize", response_model=DetokenizeResponse)
@@ -91,7 +91,7 @@ async def _as_tgi(served: Served, text: str, *, add_bos: bool) -> list[SimpleTok
 async def _as_vllm(served: Served, body: TokenizeRequest) -> TokenizeCount:
     tokenizer = served.tokenizer
     if body.messages is not None:
-        ids = await _chat_ids(tokenizer, body.messages, may_end=body.add_generation_prompt is False)
+        ids = await _chat_ids(served, body, may_end=body.add_generation_prompt is False)
     else:
         text = body.prompt or ""
         ids = await encoded(len(text), lambda: tokenizer.encode(text))
@@ -137,9 +137,10 @@ def _piece(tokenizer: Tokenizer, token_id: int) -> str | list[int]:
         return list(data)
 
 
-async def _chat_ids(tokenizer: Tokenizer, given: Sequence[ChatMessage], *, may_end: bool = False) -> list[int]:
+async def _chat_ids(served: Served, body: Conversation, *, may_end: bool = False) -> list[int]:
     """The ids of a conversation. may_end: it may end with the assistant's whole message."""
-    messages = [Message(ROLES.get(m.role, m.role), m.text, m.prefix is True) for m in given]
+    tokenizer = served.tokenizer
+    messages = with_tools([message.as_dict() for message in body.messages or ()], read_tools(body.tools, None, None))
     ends = may_end and messages[-1].role == "assistant" and not messages[-1].prefix
     if ends:
         messages[-1] = replace(messages[-1], prefix=True)  # the format's only word for "no user message after it"

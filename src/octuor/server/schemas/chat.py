@@ -5,13 +5,31 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
-from pydantic_core import PydanticCustomError
 
 from octuor.server.schemas.common import MAX_INT, MAX_TOP, Int, RequestModel, Sampling, at_most
 
 MAX_MESSAGES = 16_384  # no context holds as many that say something
 MAX_PARTS = 1024
 MAX_TOOLS = 128
+
+
+TOOL_CALL = {"id": "a1b2c3d4e", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+NAMED_TOOL = {"type": "function", "function": {"name": "weather"}}
+
+# What octuor.grammar reads, in more spellings than a model of ours could list.
+Objects = Annotated[list[dict[str, Any]], Field(fail_fast=True), BeforeValidator(at_most(MAX_TOOLS))]
+ToolChoice = Annotated[
+    Annotated[str, Tag("=text")] | Annotated[dict[str, Any], Tag("=object")],
+    Discriminator(lambda value: "=text" if isinstance(value, str) else "=object"),
+]
 
 
 class TextPart(RequestModel):
@@ -22,28 +40,14 @@ class TextPart(RequestModel):
 
 
 def _content_kind(value: object) -> str:
-    return "list" if isinstance(value, list) else "str"
+    return "=parts" if isinstance(value, list) else "=text"
 
 
 Content = Annotated[
-    Annotated[str, Tag("str")]
-    | Annotated[list[TextPart], Field(fail_fast=True), BeforeValidator(at_most(MAX_PARTS)), Tag("list")],
+    Annotated[str, Tag("=text")]
+    | Annotated[list[TextPart], Field(fail_fast=True), BeforeValidator(at_most(MAX_PARTS)), Tag("=parts")],
     Discriminator(_content_kind),
 ]
-
-
-class FunctionCall(RequestModel):
-    """What an assistant wanted called. arguments: JSON in a string, or an object."""
-
-    name: str
-    arguments: str | dict[str, Any] = ""
-
-
-class ToolCall(RequestModel):
-    """One call; `type` and `index` may be left out."""
-
-    id: str | None = None
-    function: FunctionCall
 
 
 class Message(RequestModel):
@@ -52,75 +56,23 @@ class Message(RequestModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     prefix: bool | None = Field(None, description="On a last, assistant message: the answer begins with it.")
-    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True), BeforeValidator(at_most(MAX_TOOLS))] | None = None
+    tool_calls: Objects | None = Field(None, description="What the assistant called.", examples=[[TOOL_CALL]])
     tool_call_id: str | None = None
     name: str | None = None
 
-    @property
-    def text(self) -> str:
-        """The content, parts joined by an empty line."""
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        return "\n\n".join(part.text for part in self.content if part.text)
-
-
-class Function(RequestModel):
-    """A function that may be called. parameters: a JSON schema."""
-
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(RequestModel):
-    """A tool; there are only functions."""
-
-    type: Literal["function"] | None = None
-    function: Function
-
-
-class NamedFunction(RequestModel):
-    """A function by its name."""
-
-    name: str
-
-
-class NamedTool(RequestModel):
-    """The tool that must be called."""
-
-    type: Literal["function"] | None = None
-    function: NamedFunction
-
-
-class JsonSchema(RequestModel):
-    """A schema with a name."""
-
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] | bool | None = Field(None, alias="schema")
-    strict: bool | None = None
-
-
-class ResponseFormat(RequestModel):
-    """What the answer has to be, in every client's spelling."""
-
-    type: Literal["text", "json_object", "json_schema", "json", "regex"]
-    json_schema: JsonSchema | None = None
-    value: dict[str, Any] | str | bool | None = Field(None, description="TGI's: a schema, or an expression.")
-
-
-def _tool_choice(value: Any) -> Any:
-    if isinstance(value, str) and value not in ("auto", "none", "any", "required"):
-        raise PydanticCustomError("literal_error", "Input should be 'auto', 'none', 'any', 'required' or an object")
-    return value
-
-
-ToolChoice = Annotated[
-    Annotated[Literal["auto", "none", "any", "required"], Tag("str")] | Annotated[NamedTool, Tag("NamedTool")],
-    Discriminator(lambda value: "str" if isinstance(value, str) else "NamedTool"),
-    BeforeValidator(_tool_choice),
-]
+    def as_dict(self) -> dict[str, object]:
+        """The message as octuor.tokenizer and octuor.grammar read it: a string for content."""
+        content = self.content
+        if isinstance(content, list):
+            content = "\n\n".join(part.text for part in content if part.text)
+        return {
+            "role": self.role,
+            "content": content,
+            "prefix": self.prefix is True,
+            "tool_calls": self.tool_calls,
+            "tool_call_id": self.tool_call_id,
+            "name": self.name,
+        }
 
 
 class ChatRequest(Sampling):
@@ -135,9 +87,15 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Int | None = Field(None, ge=0, le=MAX_TOP)
     prompt_logprobs: Int | None = Field(None, ge=0, le=MAX_TOP)
-    response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], Field(fail_fast=True), BeforeValidator(at_most(MAX_TOOLS))] | None = None
-    tool_choice: ToolChoice | None = None
+    response_format: dict[str, Any] | None = Field(
+        None,
+        description="type is text, json_object, json_schema, json or regex; docs/http.md has every spelling.",
+        examples=[{"type": "json_schema", "json_schema": {"name": "city", "schema": {"type": "object"}}}],
+    )
+    tools: Objects | None = Field(None, description="Functions that may be called.", examples=[[TOOL]])
+    tool_choice: ToolChoice | None = Field(
+        None, description="auto, none, any, required, or a function.", examples=["auto", NAMED_TOOL]
+    )
     parallel_tool_calls: bool | None = None
 
     @property

@@ -126,6 +126,11 @@ class Sampling(RequestModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
+    @property
+    def include_usage(self) -> bool:
+        """Whether usage is to come in an event of its own."""
+        return self.stream_options is not None and self.stream_options.include_usage is True
+
     def params(self, *, temperature: float, max_tokens: int | None, room: int, logprobs: int | None) -> SamplingParams:
         """What the engine is asked for.
 

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
-from octuor.server.schemas.chat import MAX_MESSAGES, Message
+from octuor.server.schemas.chat import MAX_MESSAGES, Message, Objects
 from octuor.server.schemas.common import MAX_INT, Int, RequestModel, at_most
 
 MAX_IDS = 1_000_000
@@ -17,14 +17,20 @@ Messages: TypeAlias = Annotated[
 ]
 
 
-class TokenizeRequest(RequestModel):
+class Conversation(RequestModel):
+    """What is said, and the tools that the model is told of, as for /v1/chat/completions."""
+
+    messages: Messages | None = Field(None, description="vLLM: tokens, count and max_model_len of a conversation.")
+    tools: Objects | None = None
+    model: str | None = Field(None, description="Any name that /v1/models lists; the default model without one.")
+
+
+class TokenizeRequest(Conversation):
     """A text, by one of four names; the name decides what the answer looks like."""
 
     inputs: str | None = Field(None, description="TGI: the answer is a list of ids with their texts and places.")
     prompt: str | None = Field(None, description="vLLM: tokens, count and max_model_len.")
-    messages: Messages | None = Field(None, description="vLLM: the same for a conversation.")
     content: str | None = Field(None, description="llama-server: tokens.")
-    model: str | None = Field(None, description="Any name that /v1/models lists; the default model without one.")
     add_special_tokens: bool | None = Field(None, description="BOS before inputs and prompt; default true.")
     add_generation_prompt: bool | None = Field(
         None, description="vLLM: false lets messages end with the assistant's; Mixtral's format has no such prompt."
@@ -37,11 +43,10 @@ class TokenizeRequest(RequestModel):
     with_pieces: bool | None = Field(None, description="llama-server: each token with its text.")
 
 
-class ChatTokenizeRequest(RequestModel):
+class ChatTokenizeRequest(Conversation):
     """A conversation for the model to answer."""
 
     messages: Messages
-    model: str | None = None
 
 
 class DetokenizeRequest(RequestModel):
