@@ -12,13 +12,14 @@ and each of the first two raises AccountError with a `kind` that says why not. T
 
 from octuor.accounts.database import default_home
 from octuor.accounts.keys import LOCAL, Key
-from octuor.accounts.service import Accounts, Admission, open_accounts
+from octuor.accounts.service import Accounts, Admission, Clock, open_accounts
 from octuor.accounts.store import Outcome, Store, UsageRow, open_store
 
 __all__ = [
     "LOCAL",
     "Accounts",
     "Admission",
+    "Clock",
     "Key",
     "Outcome",
     "Store",

@@ -57,13 +57,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 
 def default_home() -> Path:
-    """OCTUOR_HOME, else the folder octuor in the user's data folder (XDG_DATA_HOME, else ~/.local/share)."""
-    home = os.environ.get(HOME_VARIABLE)
-    if home:
-        return Path(home)
-    data = os.environ.get("XDG_DATA_HOME", "")
-    # a relative path is to be ignored, says the XDG base directory specification
-    return (Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share") / "octuor"
+    """OCTUOR_HOME, else the folder octuor in the user's data folder (XDG_DATA_HOME, else ~/.local/share).
+
+    Raises AccountError of kind "state" where this user has no folder, as in some containers.
+    """
+    home, data = os.environ.get(HOME_VARIABLE), os.environ.get("XDG_DATA_HOME", "")
+    try:
+        if home:
+            return Path(home).expanduser()
+        # a relative path is to be ignored, says the XDG base directory specification
+        return (Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share") / "octuor"
+    except RuntimeError as error:
+        raise AccountError(f"this user has no home folder; set {HOME_VARIABLE} to a folder", kind="state") from error
 
 
 def connect(path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> sqlite3.Connection:
@@ -78,9 +83,11 @@ def connect(path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> sql
         # SQLite gives the files beside it the same mode
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
+        no_folder = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "expected a folder, found a file" if no_folder else error.strerror
         raise AccountError(
-            f"{error.filename or path}: the accounts cannot be opened: {error.strerror}; {HOME_VARIABLE} names "
-            "another folder",
+            f"{path}: the accounts cannot be opened ({error.filename}: {reason}); "
+            f"set {HOME_VARIABLE} to another folder",
             kind="state",
         ) from error
     with explained(path):
@@ -128,7 +135,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Se
     if _is_foreign(connection):
         raise AccountError(
             f"{path}: expected Octuor's accounts, found another program's database; "
-            f"{HOME_VARIABLE} names another folder",
+            f"set {HOME_VARIABLE} to another folder",
             kind="state",
         )
     _use_wal(connection)
@@ -159,9 +166,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Se
 
 def _is_foreign(connection: sqlite3.Connection) -> bool:
     """Whether somebody else made it; a file without any table is nobody's."""
-    if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+    # the tables first: another process may be making ours, and they appear together with the application's id
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         return False
-    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    return connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID
 
 
 def _version(connection: sqlite3.Connection) -> int:

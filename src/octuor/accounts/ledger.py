@@ -10,18 +10,18 @@ from concurrent.futures import Future
 from octuor.accounts.store import Entry, Store
 from octuor.errors import AccountError
 
+CLOSED = "the accounts are closed: nothing more is written down"
+
 
 class Ledger:
     """Collects entries and commits all that have come while the commit before was on its way.
 
-    store       used by this ledger's thread alone from now on
-    wall        the time of day, seconds since 1970
-    poll        called by the thread every interval_s, between commits; may not raise
+    store  used by this ledger's thread alone from now on, until `close` returns
+    wall   the time of day, seconds since 1970
+    poll   called by the thread every interval_s, between commits; may not raise
     """
 
-    def __init__(
-        self, store: Store, wall: Callable[[], float], poll: Callable[[], None], interval_s: float
-    ) -> None:  # fmt: skip
+    def __init__(self, store: Store, wall: Callable[[], float], poll: Callable[[], None], interval_s: float) -> None:
         self._store = store
         self._wall = wall
         self._poll = poll
@@ -39,7 +39,7 @@ class Ledger:
         future.set_running_or_notify_cancel()  # from now on it cannot be cancelled: what was used was used
         with self._changed:
             if self._is_closing:
-                future.set_exception(AccountError("the accounts are closed", kind="state"))
+                future.set_exception(AccountError(CLOSED, kind="state"))
             else:
                 self._waiting.append((entry, future))
                 self._changed.notify()
@@ -53,6 +53,15 @@ class Ledger:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:  # if a bug ends the thread, nobody may wait for ever
+            with self._changed:
+                self._is_closing = True
+            for _, future in self._waiting:
+                future.set_exception(AccountError(CLOSED, kind="state"))
+
+    def _work(self) -> None:
         due_at = time.monotonic() + self._interval_s
         while True:
             with self._changed:

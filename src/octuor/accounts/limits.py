@@ -68,7 +68,7 @@ class Limiter:
             if wait_ns:
                 wait_s = wait_ns / 1e9
                 raise AccountError(
-                    f"key {key.name!r} has used its {per_minute:,} {unit} a minute; try again in {wait_s:.1f} s",
+                    f"key {key.name!r} has used up its {unit} a minute ({per_minute:,}); try again in {wait_s:.1f} s",
                     kind="rate_limited",
                     retry_after_s=wait_s,
                 )

@@ -36,18 +36,19 @@ class Clock:
 class Admission:
     """Leave to run one request, to be ended by `finish` or `withdraw`; whichever comes first counts."""
 
-    def __init__(self, accounts: Accounts, key: Key, model: str, prompt_tokens: int) -> None:
+    def __init__(self, key: Key, model: str, prompt_tokens: int, limiter: Limiter, ledger: Ledger) -> None:
         self.key = key
         self.model = model
         self.prompt_tokens = prompt_tokens
-        self._accounts = accounts
+        self._limiter = limiter
+        self._ledger = ledger
         self._lock = threading.Lock()
         self._end: Future[None] | None = None
 
     def finish(self, *, completion_tokens: int, cached_tokens: int = 0, outcome: Outcome = "ok") -> Future[None]:
         """Charge the answer to the key's limits and have the request written down. Does not block.
 
-        completion_tokens  of all choices together, up to where it ended
+        completion_tokens  of all choices together, up to where they ended
         cached_tokens      of the prompt, as the engine said
         outcome            "ok" also where a length ended it; "cancelled": the caller went away; "error": ours
 
@@ -57,18 +58,19 @@ class Admission:
         """
         with self._lock:
             if self._end is None:
-                used = (self.prompt_tokens, cached_tokens, completion_tokens)
-                self._end = self._accounts._finish(self.key, Entry(self.key.id, self.model, *used, outcome))
+                self._limiter.charge(self.key, completion_tokens)
+                tokens = (self.prompt_tokens, cached_tokens, completion_tokens)
+                self._end = self._ledger.record(Entry(self.key.id, self.model, *tokens, outcome))
             return self._end
 
     def withdraw(self) -> None:
-        """For a request that was never run, such as one that found the queue full: give the limits back what it took.
-        Nothing is written down; after `finish` nothing happens."""
+        """For a request that was never run, such as one that found the queue full: give back what it took from the
+        key's limits and write nothing down. After `finish` nothing happens."""
         with self._lock:
             if self._end is None:
+                self._limiter.give_back(self.key, self.prompt_tokens)
                 self._end = Future()
                 self._end.set_result(None)
-                self._accounts._withdraw(self.key, self.prompt_tokens)
 
 
 class Accounts:
@@ -105,7 +107,7 @@ class Accounts:
             return LOCAL
         if secret is None:
             raise AccountError(
-                "expected an API key, found none; send the header Authorization: Bearer sk-…", kind="invalid"
+                "expected an API key, found none; send the header Authorization: Bearer sk-...", kind="invalid"
             )
         stored = keys.get(id_of(secret), NOBODY)
         if not hmac.compare_digest(digest_of(secret), stored.digest):
@@ -129,7 +131,7 @@ class Accounts:
         if not key.allows(model, *names):
             raise AccountError(f"key {key.name!r} may not use the model {model!r}", kind="model_not_allowed")
         self._limiter.admit(key, prompt_tokens)
-        return Admission(self, key, model, prompt_tokens)
+        return Admission(key, model, prompt_tokens, self._limiter, self._ledger)
 
     def close(self) -> None:
         """Write down what was finished, then end. Requests that finish later fail with AccountError."""
@@ -143,13 +145,6 @@ class Accounts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _finish(self, key: Key, entry: Entry) -> Future[None]:
-        self._limiter.charge(key, entry.completion_tokens)
-        return self._ledger.record(entry)
-
-    def _withdraw(self, key: Key, prompt_tokens: int) -> None:
-        self._limiter.give_back(key, prompt_tokens)
 
     def _poll(self) -> None:
         """Read the keys again if any process has changed them; called by the ledger's thread."""

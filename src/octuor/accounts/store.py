@@ -140,7 +140,7 @@ class Store:
             )  # fmt: skip
         return secret, key
 
-    def keys(self) -> list[Key]:
+    def list_keys(self) -> list[Key]:
         """All keys that were ever made, the oldest first."""
         with self._reading():
             return [stored.key for stored in self._select_keys()]

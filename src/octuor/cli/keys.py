@@ -69,7 +69,7 @@ def list_keys(as_json: options.Json = False) -> None:
 
     now = datetime.now(UTC)
     with open_store() as store:
-        keys = store.keys()
+        keys = store.list_keys()
     if as_json:
         print(json.dumps({"keys": [_key_json(key, now) for key in keys]}))
     elif not keys:
