@@ -16,7 +16,7 @@ from octuor.server.schemas.tgi import (
 )
 from octuor.server.token_text import finite
 from octuor.tokenizer import Detokenizer, Tokenizer
-from octuor.tokenizer.raw import RawDetokenizer
+from octuor.tokenizer.raw import RawDetokenizer, control_names
 
 
 class TgiAnswer:
@@ -32,7 +32,7 @@ class TgiAnswer:
         self.tokens: list[Token] = []
         self.top_tokens: list[list[Token]] = []
         self._tokenizer = tokenizer
-        self._names = {token_id: name for name, token_id in tokenizer.control_ids.items()}
+        self._names = control_names(tokenizer)
         self._detokenizer = Detokenizer(tokenizer, strip_leading_space=False)
         self._before = before
         self._n_top = n_top

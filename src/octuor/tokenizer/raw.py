@@ -6,8 +6,8 @@ Here, and nowhere else, "<s>" and "</s>" in a text are the control tokens of the
 
 SentencePiece puts a blank before every text it encodes. The model learned from messages that were encoded one by
 one, so what follows a control token begins with exactly one blank, written or not: "</s> [INST]" and "</s>[INST]"
-are both 2 733 16289 28793. A text encoded as a whole has one too many in the first case (2 28705 733, transformers'
-legacy tokenizer) or none in the second (2 28792, its newer one). Further blanks are kept. With this rule a
+are both 2 733 16289 28793. Others encode what follows as if it were all: the tokenizers library has a blank too many
+in the first (2 28705 733), transformers without `legacy` none in the second (2 28792). Further blanks are kept. So a
 conversation written as a raw prompt has the ids that `encode_chat` gives the same messages.
 """
 
@@ -49,19 +49,22 @@ class Span:
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """Text between control tokens, from character start on, and the control token that ends it.
+class _Part:
+    """Text that is encoded by itself, and the control token after it.
 
-    text    without the blank that encode adds anew
-    blanks  characters of the prompt that this blank stands for: 1, or 0 where it was not written
-    end     id of the control token, None at the end of the prompt; name its text, "" there
+    start      its first character in the prompt, the blank that encode adds among them if it was written
+    text       without that blank
+    blanks     1 where it was written, else 0
+    end        id of the control token, None where there is none; name its text, "" there
+    is_spoken  the model said it
     """
 
     start: int
     text: str
     blanks: int
-    end: int | None
-    name: str
+    end: int | None = None
+    name: str = ""
+    is_spoken: bool = False
 
 
 def encode_raw(tokenizer: Tokenizer, text: str, *, add_bos: bool = True) -> RawPrompt:
@@ -71,26 +74,15 @@ def encode_raw(tokenizer: Tokenizer, text: str, *, add_bos: bool = True) -> RawP
 
     Raises TokenizerError if the text holds a lone surrogate.
     """
-    ids: list[int] = []
+    ids = [tokenizer.bos_id] if add_bos and not _begins_with_bos(tokenizer, text) else []
     spoken: list[range] = []
-    after_mark = False  # where [/INST] is a control token: whether it came just before
-    for stretch in _stretches(tokenizer, text):
-        if stretch.end == tokenizer.eos_id:
-            question, mark, answer = stretch.text.rpartition(f"{_END_OF_INSTRUCTION} ")
-            if mark:
-                ids += tokenizer.encode(question + _END_OF_INSTRUCTION)
-            begin = len(ids)
-            ids += tokenizer.encode(answer)
-            if mark or after_mark:
-                spoken.append(range(begin, len(ids) + 1))
-        else:
-            ids += tokenizer.encode(stretch.text)
-        if stretch.end is not None:
-            ids.append(stretch.end)
-        after_mark = stretch.name == _END_OF_INSTRUCTION
-    if add_bos and not _begins_with_bos(tokenizer, text):
-        ids.insert(0, tokenizer.bos_id)
-        spoken = [range(part.start + 1, part.stop + 1) for part in spoken]
+    for part in _parts(tokenizer, text):
+        begin = len(ids)
+        ids += tokenizer.encode(part.text)
+        if part.end is not None:
+            ids.append(part.end)
+        if part.is_spoken:
+            spoken.append(range(begin, len(ids)))
     return RawPrompt(ids, tuple(spoken))
 
 
@@ -99,14 +91,12 @@ def locate_raw(tokenizer: Tokenizer, text: str, *, add_bos: bool = True) -> list
 
     Raises TokenizerError if the text holds a lone surrogate.
     """
-    has_bos = not add_bos or _begins_with_bos(tokenizer, text)
-    spans = [] if has_bos else [Span(tokenizer.bos_id, 0, 0)]
-    for stretch in _stretches(tokenizer, text):
-        ids = tokenizer.encode(stretch.text)
-        spans += _spans(tokenizer, ids, stretch.start, blanks=stretch.blanks)
-        if stretch.end is not None:
-            stop = stretch.start + stretch.blanks + len(stretch.text)
-            spans.append(Span(stretch.end, stop, stop + len(stretch.name)))
+    spans = [Span(tokenizer.bos_id, 0, 0)] if add_bos and not _begins_with_bos(tokenizer, text) else []
+    for part in _parts(tokenizer, text):
+        spans += _spans(tokenizer, tokenizer.encode(part.text), part.start, blanks=part.blanks)
+        if part.end is not None:
+            stop = part.start + part.blanks + len(part.text)
+            spans.append(Span(part.end, stop, stop + len(part.name)))
     return spans
 
 
@@ -127,7 +117,7 @@ class RawDetokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._names = {token_id: name for name, token_id in tokenizer.control_ids.items()}
+        self._names = control_names(tokenizer)
         self._front: bytes | None = b""  # what encode may have added; None: past the front
         self._after_control = False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -157,25 +147,40 @@ class RawDetokenizer:
         return data.removeprefix(b" ")
 
 
+def control_names(tokenizer: Tokenizer) -> dict[int, str]:
+    """Id to name of every control token."""
+    return {token_id: name for name, token_id in tokenizer.control_ids.items()}
+
+
 def _begins_with_bos(tokenizer: Tokenizer, text: str) -> bool:
     return any(
         token_id == tokenizer.bos_id and text.startswith(name) for name, token_id in tokenizer.control_ids.items()
     )
 
 
-def _stretches(tokenizer: Tokenizer, text: str) -> Iterator[_Stretch]:
+def _parts(tokenizer: Tokenizer, text: str) -> Iterator[_Part]:
     control_ids = tokenizer.control_ids
     names = sorted((name for name in control_ids if name and name != _UNKNOWN), key=len, reverse=True)
-    start = 0
+    start, previous = 0, ""
     for found in re.finditer("|".join(map(re.escape, names)), text):
-        yield _stretch(text, start, found.start(), control_ids[found.group()], found.group())
-        start = found.end()
-    yield _stretch(text, start, len(text), None, "")
+        name = found.group()
+        begin, is_spoken = start, False
+        if control_ids[name] == tokenizer.eos_id:
+            mark = text.rfind(f"{_END_OF_INSTRUCTION} ", start, found.start())
+            if mark >= 0:
+                begin = mark + len(_END_OF_INSTRUCTION)
+                yield _part(text, start, begin)
+            is_spoken = mark >= 0 or previous == _END_OF_INSTRUCTION
+        yield _part(text, begin, found.start(), control_ids[name], name, is_spoken=is_spoken)
+        start, previous = found.end(), name
+    yield _part(text, start, len(text))
 
 
-def _stretch(text: str, start: int, stop: int, end: int | None, name: str) -> _Stretch:
+def _part(
+    text: str, start: int, stop: int, end: int | None = None, name: str = "", *, is_spoken: bool = False
+) -> _Part:
     blanks = int(start > 0 and text.startswith(" ", start, stop))
-    return _Stretch(start, text[start + blanks : stop], blanks, end, name)
+    return _Part(start, text[start + blanks : stop], blanks, end, name, is_spoken)
 
 
 def _spans(tokenizer: Tokenizer, ids: Sequence[int], start: int, *, blanks: int) -> Iterator[Span]:

@@ -28,16 +28,14 @@ from octuor.server.schemas.tokenize import (
     Conversation,
     DetokenizeRequest,
     DetokenizeResponse,
-    Piece,
     SimpleToken,
     TokenizeCount,
     TokenizePieces,
     TokenizeRequest,
     TokenizeResponse,
 )
-from octuor.server.token_text import label_of
 from octuor.tokenizer import Tokenizer
-from octuor.tokenizer.raw import RawDetokenizer, decode_raw, encode_raw, locate_raw
+from octuor.tokenizer.raw import RawDetokenizer, control_names, decode_raw, encode_raw, locate_raw
 
 router = keyed_router("tokenize")
 
@@ -97,22 +95,40 @@ async def _as_vllm(served: Served, body: TokenizeRequest) -> TokenizeCount:
         ids = await encoded(len(text), lambda: tokenizer.encode(text))
         if body.add_special_tokens is not False:
             ids = [tokenizer.bos_id, *ids]
-    strings = [label_of(tokenizer, token_id) for token_id in ids] if body.return_token_strs else None
+    strings = None
+    if body.return_token_strs:
+        pieces = await encoded(len(ids), lambda: _pieces(tokenizer, ids))
+        strings = [piece.decode("utf-8", "replace") for piece in pieces]
     return {"tokens": ids, "count": len(ids), "max_model_len": served.n_context, "token_strs": strings}
 
 
 async def _as_llama_server(tokenizer: Tokenizer, text: str, body: TokenizeRequest) -> TokenizePieces:
     add_bos = body.add_special is True
 
-    def encode() -> list[int]:
+    def encode() -> TokenizePieces:
         if body.parse_special is False:
-            return [*([tokenizer.bos_id] if add_bos else []), *tokenizer.encode(text)]
-        return encode_raw(tokenizer, text, add_bos=add_bos).ids
+            ids = [*([tokenizer.bos_id] if add_bos else []), *tokenizer.encode(text)]
+        else:
+            ids = encode_raw(tokenizer, text, add_bos=add_bos).ids
+        if not body.with_pieces:
+            return {"tokens": ids}
+        pieces = map(_text_or_bytes, _pieces(tokenizer, ids))
+        return {"tokens": [{"id": token_id, "piece": piece} for token_id, piece in zip(ids, pieces, strict=True)]}
 
-    ids = await encoded(len(text), encode)
-    if not body.with_pieces:
-        return {"tokens": ids}
-    return {"tokens": [Piece(id=token_id, piece=_piece(tokenizer, token_id)) for token_id in ids]}
+    return await encoded(len(text), encode)
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[bytes]:
+    """What each id alone stands for, control tokens by their names."""
+    names = control_names(tokenizer)
+    return [names[token_id].encode() if token_id in names else tokenizer.piece_bytes(token_id) for token_id in ids]
+
+
+def _text_or_bytes(piece: bytes) -> str | list[int]:
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(piece)
 
 
 def _written_out(tokenizer: Tokenizer, ids: Sequence[int]) -> ChatTokenizeResponse:
@@ -125,16 +141,6 @@ def _written_out(tokenizer: Tokenizer, ids: Sequence[int]) -> ChatTokenizeRespon
         tokens.append({"id": token_id, "text": text, "start": start, "stop": start + len(text)})
         start += len(text)
     return {"tokenize_response": tokens, "templated_text": "".join(token["text"] for token in tokens)}
-
-
-def _piece(tokenizer: Tokenizer, token_id: int) -> str | list[int]:
-    if tokenizer.is_control(token_id):
-        return label_of(tokenizer, token_id)
-    data = tokenizer.piece_bytes(token_id)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return list(data)
 
 
 async def _chat_ids(served: Served, body: Conversation, *, may_end: bool = False) -> list[int]:
