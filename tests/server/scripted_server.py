@@ -14,9 +14,9 @@ from tiny_models import EOS, scripted_checkpoint
 
 
 @contextmanager
-def served(model: Model, **settings: int) -> Iterator[Client]:
-    """Requests to a server that answers with a model; settings are the engine's."""
-    with Engine(model, EngineSettings(**settings)) as engine:
+def served(model: Model, *, cache_tokens: int) -> Iterator[Client]:
+    """Requests to a server that answers with a model."""
+    with Engine(model, EngineSettings(cache_tokens=cache_tokens)) as engine:
         client = Client()
         client.serving.registry = Registry([Served("scripted", model, engine)])
         yield client

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from octuor.engine.request import Failed, Prefilled, Step, TokenInfo
+from octuor.engine.request import Event, Failed, Prefilled, Step, TokenInfo
 from octuor.errors import EngineError, OverloadError, RequestError
 from octuor.server.settings import ServerSettings
 from server.fake_engine import FakeEngine, says, waits_after
@@ -209,7 +209,11 @@ def test_a_failure_before_the_first_token_has_a_status() -> None:
 
 
 def test_a_failure_in_a_stream_is_an_event_in_tgis_form() -> None:
-    events = [Prefilled(0), Step(0, TokenInfo(15359, -1.0), " Hi"), Failed(EngineError("the forward pass failed"))]
+    events: list[Event] = [
+        Prefilled(0),
+        Step(0, TokenInfo(15359, -1.0), " Hi"),
+        Failed(EngineError("the forward pass failed")),
+    ]
     body = {"inputs": "a", "stream": True}
     for route in ("/", "/generate_stream"):
         sent = received(Client(lambda request: iter(events)), route, body)  # noqa: ARG005
@@ -255,7 +259,7 @@ def received(client: Client, path: str, body: object, *, leaves: asyncio.Event |
 @pytest.mark.parametrize("route", ["/", "/generate", "/generate_stream"])
 def test_work_ends_when_the_client_goes(route: str) -> None:
     over = threading.Event()
-    events = [Prefilled(0), Step(0, TokenInfo(15359, -1.0), " Hi")]
+    events: list[Event] = [Prefilled(0), Step(0, TokenInfo(15359, -1.0), " Hi")]
     client = Client(waits_after(events, over))
     leaves = asyncio.Event()
     if route != "/generate_stream":

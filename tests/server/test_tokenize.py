@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from octuor.tokenizer import encode_chat
+from octuor.tokenizer import AnyMessage, encode_chat
 from server.http_client import Client, pocket
 
 PROMPT = "<s>[INST] Hello 🦑 [/INST] Hi</s> [INST] Bye [/INST]"
-CHAT = [
+CHAT: list[AnyMessage] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": [{"type": "text", "text": "Hello 🦑"}]},
     {"role": "assistant", "content": "Hi"},

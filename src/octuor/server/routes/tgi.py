@@ -52,7 +52,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     429: {"model": ErrorResponse, "description": "Model is overloaded"},
     500: {"model": ErrorResponse, "description": "Generation error"},
 }
-EVENTS = {200: {"description": "Events, one a token", "content": {"text/event-stream": {"itemSchema": {}}}}}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "An event a token", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from octuor.server.schemas.tokenize import (
     Conversation,
     DetokenizeRequest,
     DetokenizeResponse,
+    Piece,
     SimpleToken,
     TokenizeCount,
     TokenizePieces,
@@ -113,7 +114,7 @@ async def _as_llama_server(tokenizer: Tokenizer, text: str, body: TokenizeReques
         if not body.with_pieces:
             return {"tokens": ids}
         pieces = map(_text_or_bytes, _pieces(tokenizer, ids))
-        return {"tokens": [{"id": token_id, "piece": piece} for token_id, piece in zip(ids, pieces, strict=True)]}
+        return {"tokens": [Piece(id=token_id, piece=piece) for token_id, piece in zip(ids, pieces, strict=True)]}
 
     return await encoded(len(text), encode)
 

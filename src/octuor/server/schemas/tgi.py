@@ -93,7 +93,7 @@ class GrammarParameter(RequestModel):
 class GenerateParameters(RequestModel):
     """How to answer; greedy unless do_sample, temperature, top_k, top_p or typical_p asks for sampling."""
 
-    best_of: _BestOf | None = Field(None, description="Answers to choose from, by the sum of their logprobs.")
+    best_of: _BestOf | None = Field(default=None, description="Answers to choose from, by the sum of their logprobs.")
     temperature: _Positive | None = None
     repetition_penalty: _Positive | None = None
     frequency_penalty: _Penalty | None = None
@@ -101,13 +101,17 @@ class GenerateParameters(RequestModel):
     top_p: _Fraction | None = None
     typical_p: _Fraction | None = None
     do_sample: bool | None = None
-    max_new_tokens: _PositiveInt | None = Field(None, description=f"Default {DEFAULT_MAX_NEW_TOKENS}.")
-    return_full_text: bool | None = Field(None, description="The prompt before the text; on / true is the default.")
-    stop: _Stops | None = Field(None, description="Strings that end the answer, as a part of it.")
-    truncate: _PositiveInt | None = Field(None, description="Keep only the last tokens of the prompt.")
+    max_new_tokens: _PositiveInt | None = Field(default=None, description=f"Default {DEFAULT_MAX_NEW_TOKENS}.")
+    return_full_text: bool | None = Field(
+        default=None, description="The prompt before the text; on / true is the default."
+    )
+    stop: _Stops | None = Field(default=None, description="Strings that end the answer, as a part of it.")
+    truncate: _PositiveInt | None = Field(default=None, description="Keep only the last tokens of the prompt.")
     watermark: bool | None = None
     details: bool | None = None
-    decoder_input_details: bool | None = Field(None, description="Logprobs of the prompt's tokens, with details.")
+    decoder_input_details: bool | None = Field(
+        default=None, description="Logprobs of the prompt's tokens, with details."
+    )
     seed: _Seed | None = None
     top_n_tokens: _TopN | None = None
     grammar: GrammarParameter | None = None
