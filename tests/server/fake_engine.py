@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from octuor.engine.request import Event, Finish, Pooled, Prefilled, Request, Step, TokenInfo
+from octuor.engine.request import Event, Finish, FinishReason, Pooled, Prefilled, Request, Step, TokenInfo
 from octuor.errors import OctuorError
 
 Script = Callable[[Request], Iterator[Event]]
+N_TOP_GAP = 0.5  # each alternative is this much less likely than the one before
 
 
 @dataclass
@@ -33,55 +34,24 @@ class FakeJob:
         self.cancelled.set()
 
 
-def says(*texts: str, reason: str = "stop", cached: int = 0, dim: int = 8) -> Script:
-    """Every choice says the texts, a token each, then ends without another token's text; pooled: a unit vector."""
-
-    def script(request: Request) -> Iterator[Event]:
-        if request.pooled:
-            vector = np.zeros(dim, np.float32)
-            vector[len(request.prompt.ids) % dim] = 1
-            yield Pooled(vector)
-            return
-        n_top = request.params.logprobs
-        prompt: tuple[TokenInfo, ...] = ()
-        if request.prompt_logprobs is not None:
-            prompt = tuple(
-                TokenInfo(id, None if place == 0 else -1.5, ((id, -1.5),) * min(1, request.prompt_logprobs))
-                for place, id in enumerate(request.prompt.ids)
-            )
-        yield Prefilled(cached, prompt)
-        limit = request.params.max_tokens
-        if limit == 0:
-            for choice in range(request.n):
-                yield Step(choice, None, "", Finish("length"))
-            return
-        wanted = texts if limit is None else texts[:limit]
-        for place, text in enumerate(wanted):
-            is_last = place == len(wanted) - 1
-            finish = Finish(reason if len(wanted) == len(texts) else "length") if is_last else None  # type: ignore[arg-type]
-            for choice in range(request.n):
-                known = n_top is not None
-                top = tuple((1000 + place + rank, -0.5 - rank) for rank in range(n_top or 0))
-                yield Step(choice, TokenInfo(1000 + place, -0.5 if known else None, top), text, finish)
-
-    return script
-
-
 class FakeEngine:
     """Plays a script for each request. `requests` and `jobs` hold what was asked, in order.
 
-    refuses  raised by submit
+    refuses  raised by submit, from the request after n_accepted on
     """
 
-    def __init__(self, script: Script, *, refuses: OctuorError | None = None, n_context: int = 1024) -> None:
+    def __init__(
+        self, script: Script, *, n_context: int = 1024, refuses: OctuorError | None = None, n_accepted: int = 0
+    ) -> None:
         self.script = script
         self.n_context = n_context
         self.refuses = refuses
+        self.n_accepted = n_accepted
         self.requests: list[Request] = []
         self.jobs: list[FakeJob] = []
 
     def submit(self, request: Request, deliver: Callable[[Event], None]) -> FakeJob:
-        if self.refuses is not None:
+        if self.refuses is not None and len(self.jobs) >= self.n_accepted:
             raise self.refuses
         job = FakeJob(request, prompt_tokens=len(request.prompt.ids))
         self.requests.append(request)
@@ -103,11 +73,79 @@ class FakeEngine:
         job.finished_at = time.perf_counter()
 
 
-def waits_after(events: Sequence[Event], cancelled_by: threading.Event) -> Script:
-    """Some events, then nothing until the test sets the flag."""
+# ---- scripts -------------------------------------------------------------------------------------
 
-    def script(request: Request) -> Iterator[Event]:  # noqa: ARG001
-        yield from events
-        cancelled_by.wait(10)
+
+def says(
+    *tokens: str | tuple[int, str],
+    reason: FinishReason = "stop",
+    stop: str | None = None,
+    cached: int = 0,
+    dim: int = 8,
+) -> Script:
+    """Every choice says the tokens, each a text or an id with its text, and ends with the last, or at max_tokens.
+
+    Pooled requests get a vector of zeros with a one where their length says.
+    """
+    pairs = [token if isinstance(token, tuple) else (1000 + place, token) for place, token in enumerate(tokens)]
+
+    def script(request: Request) -> Iterator[Event]:
+        if request.pooled:
+            vector = np.zeros(dim, np.float32)
+            vector[len(request.prompt.ids) % dim] = 1
+            yield Pooled(vector)
+            return
+        yield Prefilled(cached, read_prompt(request))
+        limit = request.params.max_tokens
+        if limit == 0:
+            for choice in range(request.n):
+                yield Step(choice, None, "", Finish("length"))
+            return
+        said = pairs if limit is None else pairs[:limit]
+        for place, (token_id, text) in enumerate(said):
+            finish = None
+            if place == len(said) - 1:
+                finish = Finish(reason, stop) if len(said) == len(pairs) else Finish("length")
+            for choice in range(request.n):
+                yield Step(choice, info(token_id, request.params.logprobs), text, finish)
 
     return script
+
+
+def info(token_id: int, n_top: int | None) -> TokenInfo:
+    """A token that is the likeliest, with the ids after it as alternatives."""
+    top = tuple((token_id + rank, -0.5 - N_TOP_GAP * rank) for rank in range(n_top or 0))
+    return TokenInfo(token_id, None if n_top is None else -0.5, top)
+
+
+def read_prompt(request: Request) -> tuple[TokenInfo, ...]:
+    """What Prefilled tells of a prompt."""
+    n_top = request.prompt_logprobs
+    if n_top is None:
+        return ()
+    first, *others = request.prompt.ids
+    return (TokenInfo(first), *(info(token_id, n_top) for token_id in others))
+
+
+def plays(*events: Event | threading.Event) -> Script:
+    """Events as they are; a threading.Event is waited for."""
+
+    def script(request: Request) -> Iterator[Event]:  # noqa: ARG001
+        for event in events:
+            if isinstance(event, threading.Event):
+                event.wait(20)
+            else:
+                yield event
+
+    return script
+
+
+def step(text: str, *, choice: int = 0, token_id: int = 1000, finish: Finish | None = None) -> Step:
+    """A step with a token that has a log-probability."""
+    return Step(choice, info(token_id, 0), text, finish)
+
+
+def steps(texts: Sequence[str]) -> list[Step]:
+    """One choice's steps, the last with its end."""
+    *before, last = texts
+    return [*(step(text) for text in before), step(last, finish=Finish("stop"))]

@@ -57,8 +57,9 @@ class JsonRequest(Request):
                     raise _too_large(limit)
                 chunks.append(chunk)
             self._body = b"".join(chunks)
-            if self._body:
-                self._check_type()
+            if not self._body:
+                raise ApiError(400, "body: expected JSON, found nothing", code="invalid_json")
+            self._check_type()
         return self._body
 
     async def json(self) -> Any:

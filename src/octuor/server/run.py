@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar, cast
 
 import uvicorn
 
@@ -17,6 +21,7 @@ from octuor.server.serving import Serving
 from octuor.server.settings import Config, ServerSettings
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 def serve(config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn: Say) -> None:
@@ -40,7 +45,7 @@ async def _serve(
     config: Config, accounts: Accounts, listener: socket.socket, on_load: OnLoad | None, on_ready: Say
 ) -> None:
     serving = Serving(accounts=accounts, settings=config.server)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             create_app(serving),
             loop="asyncio",
@@ -52,19 +57,64 @@ async def _serve(
             server_header=False,
         )
     )
-    loading = asyncio.create_task(asyncio.to_thread(load_models, config, on_load))
+    loading = _in_thread(lambda: load_models(config, on_load))
 
-    def loaded(task: asyncio.Task[Loaded]) -> None:
-        if task.cancelled() or task.exception() is not None:
+    def loaded(future: asyncio.Future[Loaded]) -> None:
+        if future.cancelled() or future.exception() is not None:
             server.should_exit = True
             return
-        serving.registry = task.result().registry
+        serving.registry = future.result().registry
         on_ready(address_of(listener))
 
     loading.add_done_callback(loaded)
     await server.serve(sockets=[listener])
-    models = await loading
-    await asyncio.to_thread(models.stop)
+    if loading.done():
+        await asyncio.to_thread(loading.result().stop)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but on SIGINT and SIGTERM it ends and lets its caller end, where uvicorn raises the signal again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the two while it serves."""
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """The result of work in a thread that nobody waits for at the end of the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast(T, result))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="octuor-loading", daemon=True).start()
+    return future
 
 
 def check_open(settings: ServerSettings, accounts: Accounts, warn: Say) -> None:

@@ -11,20 +11,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from octuor.errors import ConfigError
 
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-
-C = TypeVar("C", bound=type)
-
-
-def strict(cls: C) -> C:
-    """A dataclass that is a section: unknown keys and other types are errors."""
-    cls.__pydantic_config__ = {"strict": True, "extra": "forbid"}
-    return cls
+# Of every section: unknown keys and other types are errors.
+strict = with_config(ConfigDict(strict=True, extra="forbid"))
 
 
 @strict
@@ -110,8 +104,6 @@ class Config:
 
 def read_config(path: Path) -> Config:
     """The settings in a file. Raises ConfigError that names the file and the key."""
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         table = tomllib.loads(path.read_text("utf-8"))
         text = json.dumps(table)
