@@ -105,9 +105,12 @@ class Voice:
 
 
 class Answer:
-    """One choice as far as it has come. Text, calls and log-probabilities are taken once."""
+    """One choice as far as it has come. Text, calls and log-probabilities are taken once.
 
-    def __init__(self, voice: Voice, parser: ToolParser, prefix: str) -> None:
+    voice  None: log-probabilities are not wanted
+    """
+
+    def __init__(self, voice: Voice | None, parser: ToolParser, prefix: str) -> None:
         self._voice = voice
         self._parser = parser
         self._texts: list[str] = []
@@ -119,7 +122,8 @@ class Answer:
 
     def feed(self, step: Step) -> None:
         """Take in a step."""
-        self._entries += self._voice.feed(step)
+        if self._voice is not None:
+            self._entries += self._voice.feed(step)
         self._read(self._parser.push(step.text))
         if step.finish is not None:
             self._read(self._parser.finish())
@@ -170,7 +174,9 @@ class ChatShape:
         self._tokenizer = tokenizer
         self._has_logprobs = logprobs
         self._include_usage = include_usage
-        self._answers = [Answer(Voice(tokenizer, strips=not prefix), parser, prefix) for parser in parsers]
+        self._answers = [
+            Answer(Voice(tokenizer, strips=not prefix) if logprobs else None, parser, prefix) for parser in parsers
+        ]
         self._last: ChunkChoice | None = None
         self.prompt: Sequence[TokenInfo] = ()
 
