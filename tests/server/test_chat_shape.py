@@ -46,7 +46,9 @@ def streamed(shape: ChatShape, said: list[Step]) -> list[ChatChunk]:
 
 
 def deltas(chunks: list[ChatChunk]) -> list[Any]:
-    return [(choice["index"], choice["delta"], choice["finish_reason"]) for chunk in chunks for choice in chunk["choices"]]
+    return [
+        (choice["index"], choice["delta"], choice["finish_reason"]) for chunk in chunks for choice in chunk["choices"]
+    ]
 
 
 def test_a_whole_answer() -> None:
@@ -96,7 +98,10 @@ def test_choices_end_one_by_one() -> None:
 def test_no_tokens_at_all() -> None:
     said = [Step(0, None, "", Finish("length"))]
     assert whole(make(), said)["choices"][0]["finish_reason"] == "length"
-    assert deltas(streamed(make(), said)) == [(0, {"role": "assistant", "content": ""}, None), (0, {"content": ""}, "length")]
+    assert deltas(streamed(make(), said)) == [
+        (0, {"role": "assistant", "content": ""}, None),
+        (0, {"content": ""}, "length"),
+    ]
 
 
 def test_answers_begin_with_the_prefix() -> None:
@@ -130,7 +135,9 @@ def test_tool_calls(size: int) -> None:
 
 def test_text_that_only_looks_like_a_call() -> None:
     assert whole(make(use=USE), steps(["[TOOL", "_"]))["choices"][0]["message"]["content"] == "[TOOL_"
-    assert "".join(delta["content"] for _, delta, _ in deltas(streamed(make(use=USE), steps(["[TOOL", "_"])))) == "[TOOL_"
+    assert (
+        "".join(delta["content"] for _, delta, _ in deltas(streamed(make(use=USE), steps(["[TOOL", "_"])))) == "[TOOL_"
+    )
 
 
 def test_a_call_that_was_cut_off_is_no_call() -> None:

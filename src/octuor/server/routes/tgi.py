@@ -27,6 +27,7 @@ from octuor.server.errors import ApiError
 from octuor.server.json_text import dumps
 from octuor.server.prompts import encoded
 from octuor.server.registry import Served
+from octuor.server.route import ERRORS as V1_ERRORS
 from octuor.server.route import keyed_router
 from octuor.server.schemas.tgi import (
     DEFAULT_MAX_NEW_TOKENS,
@@ -44,17 +45,26 @@ from octuor.server.sse import EventStream, frame
 from octuor.server.tgi_answer import TgiAnswer, prefill_tokens, whole_answer
 from octuor.tokenizer.raw import RawPrompt, encode_raw
 
-router = keyed_router("TGI")
-
 CallerDependency = Annotated[Caller, Depends(caller_of)]
+
+# TGI's own body, on the three routes of generation
 ERRORS: dict[int | str, dict[str, Any]] = {
-    422: {"model": ErrorResponse, "description": "Input validation error"},
-    429: {"model": ErrorResponse, "description": "Model is overloaded"},
-    500: {"model": ErrorResponse, "description": "Generation error"},
+    401: {"model": ErrorResponse, "description": "No key, or a wrong one."},
+    403: {"model": ErrorResponse, "description": "The key may not use this model."},
+    413: {"model": ErrorResponse, "description": "A body beyond the limit."},
+    415: {"model": ErrorResponse, "description": "A body that does not say it is JSON."},
+    422: {"model": ErrorResponse, "description": "Whatever is wrong with the request."},
+    429: {
+        "model": ErrorResponse,
+        "description": "A full queue, or a model that cannot answer now; Retry-After says when.",
+    },
+    500: {"model": ErrorResponse, "description": "A failure of the server."},
 }
 EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "An event a token", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "The answer.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
+
+router = keyed_router("TGI", errors=ERRORS)
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class Wish:
         ]
 
 
-@router.post("/", response_model=list[GenerateResponse], responses=ERRORS)
+@router.post("/", response_model=list[GenerateResponse], responses=EVENTS)
 async def generate_or_stream(body: CompatGenerateRequest, http: HttpRequest, caller: CallerDependency) -> Response:
     """A list of one answer, or with "stream" the events of /generate_stream; the prompt comes before the text
     unless return_full_text is false."""
@@ -97,19 +107,19 @@ async def generate_or_stream(body: CompatGenerateRequest, http: HttpRequest, cal
     return await _whole(body, http, caller, as_list=True)
 
 
-@router.post("/generate", response_model=GenerateResponse, responses=ERRORS)
+@router.post("/generate", response_model=GenerateResponse)
 async def generate(body: GenerateRequest, http: HttpRequest, caller: CallerDependency) -> Response:
     """Continue a prompt."""
     return await _whole(body, http, caller, as_list=False)
 
 
-@router.post("/generate_stream", response_class=EventStream, responses={**ERRORS, **EVENTS})
+@router.post("/generate_stream", response_class=Response, responses=EVENTS)
 async def generate_stream(body: GenerateRequest, caller: CallerDependency) -> Response:
     """Continue a prompt, token by token."""
     return await _stream(body, caller)
 
 
-@router.get("/info", response_model=Info)
+@router.get("/info", response_model=Info, responses=V1_ERRORS)
 async def info(serving: Annotated[Serving, Depends(serving_of)]) -> Response:
     """The model and the limits of requests."""
     served = serving.models().default

@@ -37,16 +37,19 @@ def _limits(**schema: Any) -> Any:
 
 _POSITIVE = _must_be("strictly positive", lambda value: value > 0)
 _Positive = Annotated[float, _POSITIVE, _limits(exclusiveMinimum=0)]
-_PositiveInt = Annotated[Int, _POSITIVE, Field(le=MAX_INT), _limits(exclusiveMinimum=0)]
+_PositiveInt = Annotated[
+    Int,
+    _POSITIVE,
+    _must_be(f"<= {MAX_INT}", lambda value: value <= MAX_INT),
+    _limits(exclusiveMinimum=0, maximum=MAX_INT),
+]
 _Fraction = Annotated[
     float, _must_be("> 0.0 and < 1.0", lambda value: 0 < value < 1), _limits(exclusiveMinimum=0, exclusiveMaximum=1)
 ]
 _Penalty = Annotated[
     float, _must_be(">= -2.0 and <= 2.0", lambda value: -2 <= value <= 2), _limits(minimum=-2, maximum=2)
 ]
-_Seed = Annotated[
-    Int, _must_be(">= 0 and < 2^64", lambda value: 0 <= value < 2**64), _limits(minimum=0, maximum=2**64 - 1)
-]
+_Seed = Annotated[Int, _must_be(">= 0 and < 2^64", lambda value: 0 <= value < 2**64), _limits(minimum=0, maximum=2**63)]
 _BestOf = Annotated[
     Int,
     _must_be(f"> 0 and <= {MAX_BEST_OF}. Given: {{}}", lambda value: 0 < value <= MAX_BEST_OF),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from octuor import SamplingParams
-from server.http_client import Client, pocket
+from server.http_client import Client, events_of, pocket
 from server.scripted_server import scripted, served
 
 HI, THERE, BANG, BLANK, NEWLINE, BOS, EOS = 15359, 736, 28808, 28705, 13, 1, 2
@@ -33,6 +33,10 @@ def real() -> Iterator[Client]:
 
 def body(inputs: str = PROMPT, **parameters: Any) -> dict[str, Any]:
     return {"inputs": inputs, "parameters": parameters}
+
+
+def events(client: Client, path: str, wish: dict[str, Any]) -> list[Any]:
+    return events_of(client.post(path, wish))
 
 
 def test_generate_answers_with_an_object(polite: Client) -> None:
@@ -63,15 +67,15 @@ def test_details_of_a_greedy_answer(polite: Client) -> None:
 
 
 def test_a_stream_has_an_event_for_each_token(polite: Client) -> None:
-    for events in (
-        polite.stream("/generate_stream", body(details=True, max_new_tokens=2)),
-        polite.stream("/", {**body(details=True, max_new_tokens=2, return_full_text=False), "stream": True}),
+    for told in (
+        events(polite, "/generate_stream", body(details=True, max_new_tokens=2)),
+        events(polite, "/", {**body(details=True, max_new_tokens=2, return_full_text=False), "stream": True}),
     ):
-        assert [event["index"] for event in events] == [1, 2]
-        assert [event["token"]["text"] for event in events] == [" Hi", " there"]
-        assert (events[0]["generated_text"], events[0]["details"]) == (None, None)
-        assert events[1]["generated_text"] == " Hi there"
-        assert events[1]["details"] == {
+        assert [event["index"] for event in told] == [1, 2]
+        assert [event["token"]["text"] for event in told] == [" Hi", " there"]
+        assert (told[0]["generated_text"], told[0]["details"]) == (None, None)
+        assert told[1]["generated_text"] == " Hi there"
+        assert told[1]["details"] == {
             "finish_reason": "length",
             "generated_tokens": 2,
             "seed": None,
@@ -80,7 +84,7 @@ def test_a_stream_has_an_event_for_each_token(polite: Client) -> None:
 
 
 def test_a_stream_without_details_and_with_the_prompt(polite: Client) -> None:
-    *_, last = polite.stream("/generate_stream", body(return_full_text=True))
+    *_, last = events(polite, "/generate_stream", body(return_full_text=True))
     assert (last["token"]["text"], last["token"]["special"]) == ("</s>", True)
     assert (last["generated_text"], last["details"]) == (PROMPT + " Hi there 🦑!", None)
 
@@ -88,11 +92,11 @@ def test_a_stream_without_details_and_with_the_prompt(polite: Client) -> None:
 def test_a_stream_tells_the_same_as_the_whole_answer(real: Client) -> None:
     wish = body("[INST] Write a line. [/INST]", max_new_tokens=30, details=True, top_n_tokens=3)
     whole = real.post("/generate", wish).json()
-    events = real.stream("/generate_stream", wish)
-    assert [event["token"] for event in events] == whole["details"]["tokens"]
-    assert [event["top_tokens"] for event in events] == whole["details"]["top_tokens"]
-    assert events[-1]["generated_text"] == whole["generated_text"]
-    shown = [event["token"]["text"] for event in events if not event["token"]["special"]]
+    told = events(real, "/generate_stream", wish)
+    assert [event["token"] for event in told] == whole["details"]["tokens"]
+    assert [event["top_tokens"] for event in told] == whole["details"]["top_tokens"]
+    assert told[-1]["generated_text"] == whole["generated_text"]
+    shown = [event["token"]["text"] for event in told if not event["token"]["special"]]
     assert "".join(shown) == whole["generated_text"]
 
 
@@ -113,13 +117,13 @@ def test_a_stop_sequence_ends_the_text_and_stays_in_it(polite: Client) -> None:
         assert answer["generated_text"] == text
         assert answer["details"]["finish_reason"] == "stop_sequence"
         assert answer["details"]["tokens"][-1]["text"] == last
-        events = polite.stream("/generate_stream", body(stop=[stop]))
-        assert "".join(event["token"]["text"] for event in events) == text == events[-1]["generated_text"]
+        told = events(polite, "/generate_stream", body(stop=[stop]))
+        assert "".join(event["token"]["text"] for event in told) == text == told[-1]["generated_text"]
 
 
 def test_the_beginning_of_a_stop_sequence_is_not_held_back(polite: Client) -> None:
-    events = polite.stream("/generate_stream", body(stop=[" there is"]))
-    assert [event["token"]["text"] for event in events[:3]] == [" Hi", " there", " "]
+    told = events(polite, "/generate_stream", body(stop=[" there is"]))
+    assert [event["token"]["text"] for event in told[:3]] == [" Hi", " there", " "]
 
 
 def test_a_character_that_never_becomes_whole_is_told_with_the_last_token(polite: Client) -> None:
@@ -152,7 +156,9 @@ def test_sampling_says_its_seed_and_repeats_it(real: Client) -> None:
     assert isinstance(seed, int)
     again = real.post("/generate", body("The", do_sample=True, details=True, max_new_tokens=12, seed=seed)).json()
     assert again == first
-    *_, last = real.stream("/generate_stream", body("The", temperature=1.0, details=True, max_new_tokens=12, seed=seed))
+    *_, last = events(
+        real, "/generate_stream", body("The", temperature=1.0, details=True, max_new_tokens=12, seed=seed)
+    )
     assert (last["generated_text"], last["details"]["seed"]) == (first["generated_text"], seed)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from octuor.engine.request import Event, Failed, Prefilled, Step, TokenInfo
+from octuor.engine.request import Failed, Prefilled
 from octuor.errors import EngineError, OverloadError, RequestError
+from octuor.server.schemas.tgi import GenerateParameters
 from octuor.server.settings import ServerSettings
-from server.fake_engine import FakeEngine, says, waits_after
-from server.http_client import Client
+from server.fake_engine import plays, says, step
+from server.http_client import Client, Exchange, exchange
 
 ROUTES = ("/", "/generate", "/generate_stream")
 
@@ -49,7 +53,7 @@ def refusal(answer: httpx.Response, status: int = 422, kind: str = "validation")
         ({"top_k": 0}, "`top_k` must be strictly positive"),
         ({"top_k": 1.5}, "`top_k` must be a valid integer"),
         ({"max_new_tokens": 0}, "`max_new_tokens` must be strictly positive"),
-        ({"max_new_tokens": 2**40}, "`max_new_tokens` must be less than or equal to 2147483647"),
+        ({"max_new_tokens": 2**40}, "`max_new_tokens` must be <= 2147483647"),
         ({"seed": -1}, "`seed` must be >= 0 and < 2^64"),
         ({"seed": 2**64}, "`seed` must be >= 0 and < 2^64"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "`stop` must be a list of up to 4 stop sequences. Given: 5"),
@@ -174,6 +178,29 @@ def test_truncation_keeps_what_the_model_said_marked(client: Client) -> None:
     assert list(client.engine.requests[-1].prompt.spoken) == []
 
 
+_names = st.sampled_from(sorted(GenerateParameters.model_fields))
+_values = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)),
+    st.lists(st.text(max_size=3), max_size=5),
+    st.dictionaries(st.sampled_from(["type", "value"]), st.sampled_from(["json", "regex", "[a-z", 3, {}, None])),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    route=st.sampled_from(ROUTES),
+    inputs=st.one_of(st.text(max_size=20), _values),
+    parameters=st.one_of(st.dictionaries(_names, _values, max_size=4), _values),
+    stream=_values,
+)
+def test_any_body_is_answered_or_refused(
+    client: Client, route: str, inputs: object, parameters: object, stream: object
+) -> None:
+    answer = client.post(route, {"inputs": inputs, "parameters": parameters, "stream": stream})
+    if answer.status_code != 200:
+        refusal(answer)
+
+
 # ---- the engine says no --------------------------------------------------------------------------
 
 
@@ -203,68 +230,64 @@ def test_the_engine_finds_a_request_bad() -> None:
 
 
 def test_a_failure_before_the_first_token_has_a_status() -> None:
-    client = Client(lambda request: iter([Failed(EngineError("the forward pass failed"))]))  # noqa: ARG005
+    client = Client(plays(Failed(EngineError("the forward pass failed"))))
     for route in ROUTES:
         assert refusal(client.post(route, {"inputs": "a"}), 500, "generation")
 
 
 def test_a_failure_in_a_stream_is_an_event_in_tgis_form() -> None:
-    events: list[Event] = [
-        Prefilled(0),
-        Step(0, TokenInfo(15359, -1.0), " Hi"),
-        Failed(EngineError("the forward pass failed")),
-    ]
-    body = {"inputs": "a", "stream": True}
+    failure = Failed(EngineError("the forward pass failed"))
     for route in ("/", "/generate_stream"):
-        sent = received(Client(lambda request: iter(events)), route, body)  # noqa: ARG005
-        data = b"".join(message.get("body", b"") for message in sent)
-        first, second, end = data.split(b"\n\n")
-        assert b'"text":" Hi"' in first
+        client = Client(plays(Prefilled(0), step(" Hi"), failure))
+        found = exchanged(
+            client, route, {"inputs": "a", "stream": True}, lambda now: now.until(lambda: b"error" in now.body)
+        )
+        first, second, end = found.body.split(b"\n\n")
+        assert b'"generated_text":null' in first
         assert second.startswith(b'data: {"error":"')
         assert b'"error_type":"generation"' in second
-        assert (end, sent[-1]["more_body"]) == (b"", True)  # the connection breaks: nobody takes it for the end
+        assert (end, found.is_whole) == (b"", False)  # the connection breaks: nobody takes it for the end
 
 
 # ---- the client goes away ------------------------------------------------------------------------
 
 
-def received(client: Client, path: str, body: object, *, leaves: asyncio.Event | None = None) -> list[Any]:
-    """The messages of an answer. leaves: when the client goes, after a first message where there are any."""
-    content = httpx.Request("POST", "/", json=body).read()
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path,
-        "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
-        "server": ("octuor", 80), "client": ("127.0.0.1", 1),
-        "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())],
-    }  # fmt: skip
-    sent: list[Any] = []
-    given = iter([{"type": "http.request", "body": content, "more_body": False}])
+def exchanged(
+    client: Client, path: str, body: object, watch: Callable[[Exchange], Coroutine[Any, Any, None]]
+) -> Exchange:
+    """What was sent when `watch` and the application have ended."""
+    seen: list[Exchange] = []
 
-    async def receive() -> Any:
-        message = next(given, None)
-        if message is not None:
-            return message
-        await (asyncio.Event() if leaves is None else leaves).wait()
-        return {"type": "http.disconnect"}
+    async def watching(now: Exchange) -> None:
+        seen.append(now)
+        await watch(now)
 
-    async def send(message: Any) -> None:
-        sent.append(message)
-        if leaves is not None:
-            leaves.set()
-
-    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
-    return sent
+    exchange(client.app, path, body, watching)
+    return seen[0]
 
 
 @pytest.mark.parametrize("route", ["/", "/generate", "/generate_stream"])
 def test_work_ends_when_the_client_goes(route: str) -> None:
     over = threading.Event()
-    events: list[Event] = [Prefilled(0), Step(0, TokenInfo(15359, -1.0), " Hi")]
-    client = Client(waits_after(events, over))
-    leaves = asyncio.Event()
-    if route != "/generate_stream":
-        leaves.set()  # nothing is sent before the whole answer: gone from the start
-    received(client, route, {"inputs": "a"}, leaves=leaves)
+    client = Client(plays(Prefilled(0), step(" Hi"), over))
+
+    async def leave(now: Exchange) -> None:
+        if route == "/generate_stream":
+            await now.until(lambda: b"token" in now.body)
+        else:
+            await begun(client)
+        now.leave()
+
+    found = exchanged(client, route, {"inputs": "a"}, leave)
     over.set()
-    assert isinstance(client.engine, FakeEngine)
     assert client.engine.jobs[0].cancelled.is_set()
+    assert not found.is_whole or found.status == 499
+
+
+async def begun(client: Client) -> None:
+    """Wait until the engine has a request."""
+    for _ in range(1000):
+        if client.engine.jobs:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("no request reached the engine")
