@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from octuor.engine.engine import EngineStats
 from octuor.engine.request import Event, Finish, FinishReason, Pooled, Prefilled, Request, Step, TokenInfo
-from octuor.errors import OctuorError
+from octuor.errors import OctuorError, OverloadError
 
 Script = Callable[[Request], Iterator[Event]]
 N_TOP_GAP = 0.5  # each alternative is this much less likely than the one before
@@ -58,6 +59,39 @@ class FakeEngine:
         self.jobs.append(job)
         threading.Thread(target=self._play, args=(job, deliver), daemon=True).start()
         return job
+
+    @property
+    def is_idle(self) -> bool:
+        return all(job.finished_at or job.cancelled.is_set() for job in self.jobs)
+
+    def stats(self) -> EngineStats:
+        """Those that the jobs tell; of the cache's pages, half."""
+        open_jobs = sum(not (job.finished_at or job.cancelled.is_set()) for job in self.jobs)
+        prompt, cached = (sum(getattr(job, name) for job in self.jobs) for name in ("prompt_tokens", "cached_tokens"))
+        return EngineStats(
+            running=open_jobs,
+            waiting=0,
+            pages=10,
+            pages_held=5,
+            pages_used=7,
+            pages_known=3,
+            steps=len(self.jobs),
+            preemptions=0,
+            prefix_tokens=prompt,
+            prefix_tokens_cached=cached,
+            prompt_tokens=prompt - cached,
+            completion_tokens=sum(job.completion_tokens for job in self.jobs),
+            forward_s=1.0,
+            choose_s=0.5,
+            overhead_s=0.25,
+        )
+
+    def drain(self) -> None:
+        self.refuses = OverloadError("about to stop", is_draining=True)
+
+    def stop(self) -> None:
+        for job in self.jobs:
+            job.cancel()
 
     def _play(self, job: FakeJob, deliver: Callable[[Event], None]) -> None:
         job.started_at = time.perf_counter()

@@ -51,7 +51,7 @@ def test_what_is_refused(data: bytes, says: str) -> None:
 
 def test_what_is_not() -> None:
     assert loads(b'\xef\xbb\xbf{"a":1}') == {"a": 1}  # a byte order mark, as Windows writes it
-    wide = [[] for _ in range(1000)]
+    wide: list[object] = [[] for _ in range(1000)]
     assert loads(json.dumps(wide).encode()) == wide
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
     assert loads(deep)[0]

@@ -61,9 +61,10 @@ def main(
 
     bar = PromptBar()
     with bar:
-        serve(
+        status = serve(
             Config(server, (first, *models[1:]), settings.aliases),
             on_load=bar.loading,
             on_ready=ready,
             warn=lambda line: print(f"octuor: {line}", file=sys.stderr),
         )
+    sys.exit(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from octuor import __version__
-from octuor.server import errors
+from octuor.server import errors, middleware
 from octuor.server.routes import ROUTERS
 from octuor.server.serving import Serving
 from octuor.server.settings import ServerSettings
@@ -22,6 +22,7 @@ def create_app(serving: Serving, settings: ServerSettings | None = None) -> Fast
         title="Octuor",
         version=__version__,
         description="Mixtral and its family over HTTP, in the words of Mistral's, OpenAI's and TGI's clients.",
+        middleware=middleware.stack(serving),
         strict_content_type=False,  # route.JsonRequest is strict, and says what it found
     )
     app.state.serving = serving

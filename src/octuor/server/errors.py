@@ -194,7 +194,7 @@ def _wanted(error: Mapping[str, Any]) -> str | None:
 
 
 def install(app: FastAPI) -> None:
-    """Give the application our bodies in place of FastAPI's and Starlette's, for everything that can be raised."""
+    """Give the application our bodies in place of FastAPI's and Starlette's; bugs are middleware.observe's."""
 
     async def on_http(request: Request, error: Exception) -> Response:
         if not isinstance(error, ApiError):
@@ -213,15 +213,10 @@ def install(app: FastAPI) -> None:
         record_of(request.scope).is_client_gone = True
         return Response(status_code=CLIENT_GONE)  # for the log: nobody reads it
 
-    async def on_bug(request: Request, error: Exception) -> Response:
-        logger.error("unexpected error on %s %s", request.method, request.url.path, exc_info=error)
-        return _answer(request, as_api_error(error))
-
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(OctuorError, on_octuor)
     app.add_exception_handler(ClientGoneError, on_gone)
-    app.add_exception_handler(Exception, on_bug)
 
 
 def _answer(request: Request, error: ApiError) -> Response:

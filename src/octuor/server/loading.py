@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass
-
 from octuor.api import POCKET, Model, load
 from octuor.checkpoint.memory import OnLoad
 from octuor.engine.engine import Engine, EngineSettings
@@ -14,20 +11,7 @@ from octuor.server.registry import Registry, Served
 from octuor.server.settings import Config, ModelSettings
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Models with their engines at work; `stop` ends them."""
-
-    registry: Registry
-    engines: tuple[Engine, ...]
-
-    def stop(self) -> None:
-        """End all work; what is under way fails."""
-        for engine in self.engines:
-            engine.stop()
-
-
-def load_models(config: Config, on_load: OnLoad | None = None) -> Loaded:
+def load_registry(config: Config, on_load: OnLoad | None = None) -> Registry:
     """Load every model of the settings and start its engine.
 
     on_load  as in octuor.load
@@ -54,17 +38,7 @@ def load_models(config: Config, on_load: OnLoad | None = None) -> Loaded:
             _ = one.longest_piece
     for engine in engines:
         engine.start()
-    return Loaded(registry, tuple(engines))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # another name may be anything
-        return False
+    return registry
 
 
 def _load(settings: ModelSettings, config: Config, on_load: OnLoad | None) -> Model:

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from octuor.api import Model
 from octuor.config import ModelConfig
+from octuor.engine.engine import EngineStats
 from octuor.errors import ConfigError
 from octuor.grammar import GrammarCompiler
 from octuor.server.errors import model_not_found
@@ -53,6 +54,19 @@ class AnswerEngine(Submits, Protocol):
     """What the server needs of an engine beside listening to it; octuor.engine.engine.Engine is one."""
 
     n_context: int
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits or runs."""
+
+    def stats(self) -> EngineStats:
+        """How things stand; from any thread."""
+
+    def drain(self) -> None:
+        """Refuse new requests."""
+
+    def stop(self) -> None:
+        """End what is under way with an error, and the engine."""
 
 
 @dataclass(frozen=True)

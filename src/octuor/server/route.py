@@ -40,24 +40,12 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRequest(Request):
-    """A request whose body is bounded, is JSON by its own account, and parses as we want it."""
+    """A request whose body is JSON by its own account, and parses as we want it."""
 
     async def body(self) -> bytes:
-        """The whole body. Raises ApiError 413 and 415."""
+        """The whole body; middleware.body bounds it. Raises ApiError 400 and 415."""
         if not hasattr(self, "_body"):
-            limit: int = self.app.state.serving.settings.max_body_bytes
-            declared = self.headers.get("content-length", "")
-            if declared.isdecimal() and int(declared[:20]) > limit:
-                raise _too_large(limit)
-            chunks: list[bytes] = []
-            size = 0
-            async for chunk in self.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                chunks.append(chunk)
-            self._body = b"".join(chunks)
-            if not self._body:
+            if not await super().body():
                 raise ApiError(400, "body: expected JSON, found nothing", code="invalid_json")
             self._check_type()
         return self._body
@@ -108,7 +96,3 @@ _bearer = HTTPBearer(auto_error=False, description="A key made by `octuor keys c
 def keyed_router(*tags: str, errors: Mapping[int | str, dict[str, Any]] = ERRORS) -> APIRouter:
     """A router whose routes need a key and take JSON. errors: their bodies by status, for the OpenAPI document."""
     return APIRouter(route_class=KeyedRoute, tags=list(tags), dependencies=[Depends(_bearer)], responses=dict(errors))
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"body: expected at most {limit:,} bytes, found more", code="body_too_large")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fastapi import Request
 
 from octuor.accounts import Accounts, Admission, Key
+from octuor.engine.engine import EngineStats
 from octuor.server.errors import ApiError
+from octuor.server.logs import log_request
+from octuor.server.metrics import Metrics
+from octuor.server.record import RequestRecord
 from octuor.server.registry import Registry, Served
 from octuor.server.settings import ServerSettings
 
@@ -20,12 +26,22 @@ class Serving:
     accounts     keys and usage; None: nobody needs a key, nothing is written down
     settings     as configured
     is_draining  the server is about to stop and takes nothing new
+    in_progress  HTTP requests that are not over
+    metrics      what /metrics shows
+    listeners    called with the record of each request that is over, in this order
     """
 
     registry: Registry | None = None
     accounts: Accounts | None = None
     settings: ServerSettings = field(default_factory=ServerSettings)
     is_draining: bool = False
+    in_progress: int = 0
+    metrics: Metrics = field(init=False)
+    listeners: list[Callable[[RequestRecord], None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.engine_stats)
+        self.listeners = [self.metrics.observe, log_request]
 
     @property
     def is_ready(self) -> bool:
@@ -48,6 +64,16 @@ class Serving:
         if self.accounts is None:
             return None
         return self.accounts.admit(key, served.name, prompt_tokens, names=self.models().aliases(served))
+
+    def engine_stats(self) -> dict[str, EngineStats]:
+        """The engines' counts as they are now, by the models' own names."""
+        return {} if self.registry is None else {found.name: found.engine.stats() for found in self.registry.models}
+
+    def finished(self, record: RequestRecord) -> None:
+        """Tell those who listen that a request is over."""
+        record.ended_at = time.perf_counter()
+        for listener in self.listeners:
+            listener(record)
 
 
 def serving_of(request: Request) -> Serving:

@@ -1,7 +1,7 @@
 """How the server is set up: defaults, overridden by `octuor.toml`, overridden by the command line.
 
-The file's sections are the dataclasses here: [server], a [[models]] for each model, [aliases]. A section of its own is
-one more dataclass with `strict`, and a field in Config.
+The file's sections are the dataclasses here: [server], [limits], a [[models]] for each model, [aliases]. A section of
+its own is one more dataclass with `strict`, and a field in Config.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import TypeAdapter, ValidationError
 
 from octuor.errors import ConfigError
-
-# Of every section: unknown keys and other types are errors.
-strict = with_config(ConfigDict(strict=True, extra="forbid"))
+from octuor.server.limits import Limits
+from octuor.server.sections import strict
 
 
 @strict
@@ -34,6 +33,12 @@ class ServerSettings:
     max_choices     prompts of one request, times n
     max_body_bytes  of a request; more is answered with 413
     ping_s          seconds of silence in a stream before a keep-alive comment
+    limits          on connections and requests
+    cors_origins    pages that may read answers beside those of this machine; "*": all
+    drain_timeout_s after a signal to stop, running answers may go on for this long
+    log_format      "json", "text", or "auto": text on a terminal
+    log_level       "debug", "info", "warning", "error"
+    otel            spans are sent by OpenTelemetry, set up by its OTEL_ variables
     """
 
     host: str = "127.0.0.1"
@@ -45,11 +50,17 @@ class ServerSettings:
     max_choices: int = 128
     max_body_bytes: int = 16_000_000
     ping_s: float = 10.0
+    limits: Limits = field(default_factory=Limits)
+    cors_origins: tuple[str, ...] = ()
+    drain_timeout_s: float = 60.0
+    log_format: Literal["json", "text", "auto"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otel: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port: expected 0 to 65535, found {self.port}")
-        for name in ("threads", "max_batch", "max_queue", "max_choices", "max_body_bytes", "ping_s"):
+        for name in ("threads", "max_batch", "max_queue", "max_choices", "max_body_bytes", "ping_s", "drain_timeout_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}: expected more than 0, found {value}")
@@ -106,6 +117,8 @@ def read_config(path: Path) -> Config:
     """The settings in a file. Raises ConfigError that names the file and the key."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
+        if "limits" in table:  # a part of [server] that is long enough for a section
+            table.setdefault("server", {})["limits"] = table.pop("limits")
         text = json.dumps(table)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
