@@ -143,15 +143,16 @@ def error_body(path: str, error: ApiError) -> dict[str, Any]:
 
 
 def tgi_body(error: ApiError) -> dict[str, Any]:
-    """The JSON of an error on TGI's routes; `error_type` is "validation" for bad input only."""
-    message, kind = error.message, "generation"
+    """The JSON of an error on TGI's routes; `error_type` is "validation" for bad input only.
+
+    TGI has no word for a missing key or a wrong method; without `error_type` its clients tell the status.
+    """
     if error.status_code in (400, 413, 415, 422):
-        kind = "validation"
-        if not message.startswith("Input validation error"):
-            message = f"Input validation error: {message}"
-    elif error.status_code in (429, 503):
-        kind = "overloaded"
-    return {"error": message, "error_type": kind}
+        prefix = "" if error.message.startswith("Input validation error") else "Input validation error: "
+        return {"error": prefix + error.message, "error_type": "validation"}
+    if error.status_code in (401, 403, 404, 405):
+        return {"error": error.message}
+    return {"error": error.message, "error_type": "overloaded" if error.status_code in (429, 503) else "generation"}
 
 
 def error_response(path: str, error: ApiError) -> Response:

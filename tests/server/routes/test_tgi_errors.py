@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octuor.accounts import open_accounts, open_store
 from octuor.engine.request import Failed, Prefilled
 from octuor.errors import EngineError, OverloadError, RequestError
 from octuor.server.schemas.tgi import GenerateParameters
@@ -247,6 +249,23 @@ def test_a_failure_in_a_stream_is_an_event_in_tgis_form() -> None:
         assert second.startswith(b'data: {"error":"')
         assert b'"error_type":"generation"' in second
         assert (end, found.is_whole) == (b"", False)  # the connection breaks: nobody takes it for the end
+
+
+def test_keys_are_asked_for_and_accounted(tmp_path: Path) -> None:
+    body = {"inputs": "Hello", "parameters": {"details": True}}
+    with open_store(tmp_path) as store:
+        secret, key = store.create_key("ada")
+    with open_store(tmp_path) as store, open_accounts(tmp_path) as accounts:
+        client = Client(says(" Hi"), accounts=accounts)
+        for route in ROUTES:
+            for headers in ({}, {"authorization": "Bearer wrong"}):
+                answer = client.post(route, body, headers=headers)
+                assert (answer.status_code, set(answer.json())) == (401, {"error"})  # a text, and no error_type
+                assert "key" in answer.json()["error"]
+            assert client.post(route, body, headers={"authorization": f"Bearer {secret}"}).status_code == 200
+        assert client.get("/info").status_code == 401
+        (row,) = store.usage(key.id)
+        assert (row.requests, row.prompt_tokens, row.completion_tokens) == (3, 6, 3)
 
 
 # ---- the client goes away ------------------------------------------------------------------------

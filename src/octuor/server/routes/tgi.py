@@ -169,7 +169,6 @@ async def _collect(wish: Wish, answers: list[TgiAnswer]) -> tuple[GenerateRespon
 
 async def _stream(body: GenerateRequest, caller: Caller) -> Response:
     wish = await _checked(body, caller, is_stream=True)
-    caller.record.is_stream = True
     stream = EventStream(_frames(wish), ping_s=caller.serving.settings.ping_s, as_tgi=True)
     stream.headers.update(_compute(wish))
     return stream

@@ -208,10 +208,10 @@ class StreamResponse(TypedDict):
 
 
 class ErrorResponse(TypedDict):
-    """An error on the three routes of generation."""
+    """An error on the three routes of generation; error_type is missing where only the status tells."""
 
     error: str
-    error_type: Literal["validation", "generation", "overloaded", "incomplete_generation"]
+    error_type: NotRequired[Literal["validation", "generation", "overloaded", "incomplete_generation"]]
 
 
 class Info(TypedDict):
