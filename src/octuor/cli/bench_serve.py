@@ -204,9 +204,8 @@ def _print(report: dict[str, Any]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{report['url']}, {report['model']}, {report['endpoint']}", markup=False)
-    console.print(
-        f"prompts of {report['prompts']}, answers of {report['answers']}, seed {report['seed']}", markup=False
-    )
+    console.print(f"prompts of {report['prompts']}", markup=False)
+    console.print(f"answers of {report['answers']}, seed {report['seed']}")
     console.print()
     console.print(_throughput(report["rows"]))
     console.print()
@@ -223,11 +222,10 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _print_client(console: Any, rows: list[dict[str, Any]]) -> None:
-    clients = [row["client"] for row in rows if row["client"]["late_s"]]
-    if clients:
-        share = max(client["cpu_share"] for client in clients)
-        late = max(client["late_s"]["p99"] for client in clients)
-        console.print(f"the client itself: {share:.1%} of a core, late by {1e3 * late:.1f} ms at p99")
+    share = max((row["client"]["cpu_share"] for row in rows), default=0.0)
+    late = [row["client"]["late_s"]["p99"] for row in rows if row["client"]["late_s"]]
+    lateness = f", late by {1e3 * max(late):.1f} ms at p99" if late else ""
+    console.print(f"the client itself: {share:.1%} of a core{lateness}")
     counted = {row["counted_by"] for row in rows} - {None}
     if counted:
         console.print(f"tokens counted by {' and '.join(sorted(counted))}")

@@ -71,8 +71,11 @@ def events(times: Sequence[float], chunks: Sequence[bytes]) -> Iterator[tuple[fl
 
     Source: WHATWG HTML, 9.2.6 "Interpreting an event stream".
     """
-    rest, data, after_cr = b"", [], False
+    rest, after_cr = b"", False
+    data: list[bytes] = []
     for at, chunk in zip(times, chunks, strict=True):
+        if not chunk:
+            continue
         if after_cr and chunk[:1] == b"\n":  # the other half of a line end that was cut
             chunk = chunk[1:]
         after_cr = chunk[-1:] == b"\r"

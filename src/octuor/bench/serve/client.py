@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -116,4 +117,6 @@ def _seconds(header: str) -> float:
 
 
 def _words(error: BaseException) -> str:
-    return str(error).replace(" ssl:default", "") or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError) and (error.errno or 0) > 0:  # below: a name that is not known
+        return f"{error.host}:{error.port}: {os.strerror(error.errno or 0)}"
+    return str(error) or type(error).__name__

@@ -81,5 +81,5 @@ def arrivals(rate: float, rng: np.random.Generator) -> Iterator[float]:
     """Seconds from the start at which requests arrive: a Poisson process of `rate` a second, without end."""
     at = 0.0
     while True:
-        yield at
         at += float(rng.exponential(1 / rate))
+        yield at

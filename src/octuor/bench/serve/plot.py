@@ -56,5 +56,5 @@ def _distribution(axes: Any, samples: Sequence[tuple[Row, list[float]]], label: 
     axes.set_xlabel(label)
     axes.set_ylabel("share")
     axes.set_ylim(0, 1)
-    if samples:
+    if axes.lines:
         axes.legend(fontsize=8)

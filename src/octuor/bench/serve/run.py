@@ -154,12 +154,13 @@ class _Row:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
 
+    def _has_sent_all(self) -> bool:
+        return self._load.requests is not None and len(self.found.exchanges) >= self._load.requests
+
     def _is_over(self) -> bool:
-        """Whether no more requests are to be sent."""
-        load = self._load
-        if load.requests is not None and len(self.found.exchanges) >= load.requests:
-            return True
-        return load.duration_s is not None and self._client.clock() - self._began >= load.duration_s
+        """Whether a stream is to send no more requests."""
+        duration_s = self._load.duration_s
+        return self._has_sent_all() or (duration_s is not None and self._client.clock() - self._began >= duration_s)
 
     async def _stream(self) -> None:
         failures = 0
@@ -185,13 +186,10 @@ class _Row:
         late = self.found.overhead.late_s
         async with asyncio.TaskGroup() as group:
             for at in arrivals(self._load.rate, self._rng):
-                wait = self._began + at - self._client.clock()
-                if self._load.duration_s is not None and at >= self._load.duration_s:
+                # by the time that was drawn: a client that is late itself sends no fewer requests
+                if self._has_sent_all() or (self._load.duration_s is not None and at >= self._load.duration_s):
                     break
-                if wait > 0:
-                    await asyncio.sleep(wait)
-                if self._is_over():
-                    break
+                await asyncio.sleep(max(0.0, self._began + at - self._client.clock()))
                 late.append(max(0.0, self._client.clock() - self._began - at))
                 group.create_task(self._send(self._next()))
 
