@@ -48,6 +48,7 @@ def refusal(answer: httpx.Response, status: int = 422, kind: str = "validation")
         ({"temperature": "0.5"}, "`temperature` must be a valid number"),
         ({"temperature": True}, "`temperature` must be a valid number"),
         ({"repetition_penalty": 0.0}, "`repetition_penalty` must be strictly positive"),
+        ({"repetition_penalty": 1e-9}, "`repetition_penalty` must be >= 0.01 and <= 100"),
         ({"frequency_penalty": 2.5}, "`frequency_penalty` must be >= -2.0 and <= 2.0"),
         ({"top_p": 1.0}, "`top_p` must be > 0.0 and < 1.0"),
         ({"top_p": 0}, "`top_p` must be > 0.0 and < 1.0"),
