@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from octuor.server.schemas.chat import MAX_MESSAGES, Message, Objects
-from octuor.server.schemas.common import MAX_INT, Int, RequestModel, at_most
+from octuor.server.schemas.common import MAX_INT, RequestModel, at_most
 
 MAX_IDS = 1_000_000
 
@@ -67,7 +67,7 @@ class DetokenizeRequest(RequestModel):
     """Ids to be read as text."""
 
     tokens: Annotated[
-        list[Annotated[Int, Field(ge=0, le=MAX_INT)]], Field(fail_fast=True), BeforeValidator(at_most(MAX_IDS))
+        list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(fail_fast=True), BeforeValidator(at_most(MAX_IDS))
     ]
     model: str | None = None
 
