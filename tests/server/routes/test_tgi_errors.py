@@ -260,10 +260,13 @@ def test_keys_are_asked_for_and_accounted(tmp_path: Path) -> None:
         client = Client(says(" Hi"), accounts=accounts)
         for route in ROUTES:
             for headers in ({}, {"authorization": "Bearer wrong"}):
-                answer = client.post(route, body, headers=headers)
+                answer = client.request("POST", route, json=body, headers=headers)
                 assert (answer.status_code, set(answer.json())) == (401, {"error"})  # a text, and no error_type
                 assert "key" in answer.json()["error"]
-            assert client.post(route, body, headers={"authorization": f"Bearer {secret}"}).status_code == 200
+            assert (
+                client.request("POST", route, json=body, headers={"authorization": f"Bearer {secret}"}).status_code
+                == 200
+            )
         assert client.get("/info").status_code == 401
         (row,) = store.usage(key.id)
         assert (row.requests, row.prompt_tokens, row.completion_tokens) == (3, 6, 3)
