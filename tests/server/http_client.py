@@ -62,8 +62,9 @@ class Client:
 
     def post(self, path: str, body: object = None, **options: Any) -> httpx.Response:
         """POST of a JSON value."""
-        content = {} if body is None else {"content": json.dumps(body), "headers": JSON}
-        return self.request("POST", path, **content, **options)
+        if body is not None:
+            options |= {"content": json.dumps(body), "headers": JSON | options.get("headers", {})}
+        return self.request("POST", path, **options)
 
     def chat(self, **fields: Any) -> httpx.Response:
         """POST to /v1/chat/completions: a greeting, where fields have no messages."""

@@ -32,12 +32,13 @@ def test_the_body_of_v1_and_that_of_tgi() -> None:
     error = ApiError(404, "no", param="model", code="model_not_found")
     inner = {"message": "no", "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
     assert error_body("/v1/models/x", error) == {"object": "error", **inner, "error": inner}
-    assert error_body("/generate", error) == {"error": "no", "error_type": "generation"}
+    assert error_body("/generate", error) == {"error": "no"}
+    assert error_body("/generate", ApiError(500, "no")) == {"error": "no", "error_type": "generation"}
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "shown_status"),
-    [(422, "validation", 422), (400, "validation", 400), (429, "overloaded", 429), (503, "overloaded", 429)],
+    [(422, "validation", 422), (400, "validation", 422), (429, "overloaded", 429), (503, "overloaded", 429)],
 )
 def test_tgi_is_told_what_it_can_bear(status: int, kind: str, shown_status: int) -> None:
     """Its clients ask for ever on 503."""
@@ -85,7 +86,7 @@ def test_bugs_keep_their_secrets() -> None:
 def test_messages_for_tgi_name_the_field_in_backticks() -> None:
     errors = [{"loc": ("body", "parameters", "top_p"), "msg": "Input should be less than 1", "type": "less_than"}]
     assert (
-        from_validation(errors, as_tgi=True).message == "Input validation error: `parameters.top_p` must be less than 1"
+        from_validation(errors, as_tgi=True).message == "Input validation error: `top_p` must be less than 1"
     )
 
 

@@ -59,6 +59,7 @@ def test_texts_keep_their_blank() -> None:
 def test_choices_are_prompt_major() -> None:
     answer = complete(Client(), prompt=["a", "b"], n=2)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert answer["usage"] is not None
     assert answer["usage"]["prompt_tokens"] == 4
 
 

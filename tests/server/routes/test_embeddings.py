@@ -64,7 +64,7 @@ def test_fewer_dimensions(field: str) -> None:
 
 
 def test_a_cut_vector_has_length_one() -> None:
-    vector = np.array([3, 4, 12], np.float32) / 13
+    vector = (np.array([3, 4, 12]) / 13).astype(np.float32)
     assert np.allclose(cut(vector, 2), [0.6, 0.8])
     assert cut(vector, 3) is vector
     assert cut(np.array([0, 1], np.float32), 1).tolist() == [0]
