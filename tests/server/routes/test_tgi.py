@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -225,6 +226,33 @@ def test_control_tokens_inside_an_answer_are_no_text() -> None:
         assert answer["generated_text"] == " Hi there"
         told = [(token["text"], token["special"]) for token in answer["details"]["tokens"]]
         assert told == [(" Hi", False), ("<s>", True), (" there", False), ("</s>", True)]
+
+
+def test_an_answer_matches_its_expression(real: Client) -> None:
+    pattern = {"type": "regex", "value": "[A-Z][a-z]{2,9} (é|🦑)!"}
+    for wish in (body("The", grammar=pattern), body("The", grammar=pattern, do_sample=True, seed=3)):
+        text = real.post("/generate", wish).json()["generated_text"]
+        assert re.fullmatch(pattern["value"], text)
+        assert events(real, "/generate_stream", wish)[-1]["generated_text"] == text
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Paris", "Lyon"]}, "n": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        {"type": "json", "value": {**SCHEMA, "required": ["city"]}},
+        {"type": "json", "value": json.dumps({**SCHEMA, "required": ["city"]})},
+        {"type": "json_object", "value": {**SCHEMA, "required": ["city"]}},
+        {"type": "json_schema", "value": {"name": "place", "schema": {**SCHEMA, "required": ["city"]}}},
+    ],
+    ids=["object", "text", "alias", "named"],
+)
+def test_an_answer_matches_its_schema(real: Client, grammar: dict[str, Any]) -> None:
+    answer = real.post("/generate", body("[INST] Where? [/INST]", grammar=grammar, details=True)).json()
+    assert answer["details"]["finish_reason"] == "eos_token"
+    assert json.loads(answer["generated_text"])["city"] in ("Paris", "Lyon")
 
 
 def test_info(real: Client) -> None:
