@@ -25,7 +25,12 @@ client = InferenceClient(model=URL, token=KEY)
 
 
 def test_text_generation() -> None:
-    assert client.text_generation(PROMPT, max_new_tokens=50) == f" {ANSWER}"
+    # this client leaves return_full_text to the server, and TGI then gives the prompt back too
+    assert client.text_generation(PROMPT, max_new_tokens=50) == f"{PROMPT} {ANSWER}"
+    assert client.text_generation(PROMPT, max_new_tokens=50, return_full_text=False) == f" {ANSWER}"
+
+
+def test_text_generation_with_details() -> None:
     answer = client.text_generation(
         PROMPT, max_new_tokens=50, details=True, decoder_input_details=True, top_n_tokens=2, return_full_text=False
     )
@@ -39,7 +44,7 @@ def test_text_generation() -> None:
 def test_text_generation_streamed() -> None:
     text = "".join(client.text_generation(PROMPT, max_new_tokens=50, stream=True))
     assert text.removesuffix("</s>") == f" {ANSWER}"  # without details the client hands special tokens on too
-    events = list(client.text_generation(PROMPT, max_new_tokens=50, stream=True, details=True))
+    events = list(client.text_generation(PROMPT, max_new_tokens=50, stream=True, details=True, return_full_text=False))
     assert [event.index for event in events] == list(range(1, len(events) + 1))
     assert events[-1].generated_text == f" {ANSWER}"
     assert events[-1].details.finish_reason == "eos_token"
@@ -55,7 +60,9 @@ def test_text_generation_of_line_separators() -> None:
 
 
 def test_text_generation_with_a_grammar() -> None:
-    text = client.text_generation(PROMPT, max_new_tokens=100, grammar={"type": "json", "value": ANIMAL})
+    text = client.text_generation(
+        PROMPT, max_new_tokens=100, return_full_text=False, grammar={"type": "json", "value": ANIMAL}
+    )
     assert json.loads(text)["kind"] in ("cat", "dog")
 
 
@@ -183,8 +190,11 @@ def test_too_many_requests() -> None:
 def test_async() -> None:
     async def program() -> None:
         several = AsyncInferenceClient(model=URL, token=KEY)
-        assert await several.text_generation(PROMPT, max_new_tokens=50) == f" {ANSWER}"
-        stream = await several.text_generation(PROMPT, max_new_tokens=50, stream=True, details=True)
+        text = await several.text_generation(PROMPT, max_new_tokens=50, return_full_text=False)
+        assert text == f" {ANSWER}"
+        stream = await several.text_generation(
+            PROMPT, max_new_tokens=50, stream=True, details=True, return_full_text=False
+        )
         assert [event async for event in stream][-1].generated_text == f" {ANSWER}"
         answer = await several.chat_completion(HELLO, temperature=0)
         assert answer.choices[0].message.content == ANSWER
