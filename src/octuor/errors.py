@@ -17,6 +17,10 @@
 The command line prints the message alone and exits 1; a traceback means a bug in Octuor.
 """
 
+from typing import Literal
+
+AccountErrorKind = Literal["invalid", "expired", "revoked", "model_not_allowed", "rate_limited", "state"]
+
 
 class OctuorError(Exception):
     """Base of all errors that a user can cause and mend."""
@@ -71,7 +75,18 @@ class GrammarError(OctuorError):
 
 
 class AccountError(OctuorError):
-    """An API key that does not exist, has expired or been revoked, or has used up its limits."""
+    """An API key that does not exist or may not do what was asked, or accounts that cannot be read or written.
+
+    kind           "invalid": no key, or none that was ever made; "expired" and "revoked": a key that once was good;
+                   "model_not_allowed"; "rate_limited"; "state": nothing a caller did, but the operator's to mend,
+                   such as a damaged database, a full disk or a name that is taken
+    retry_after_s  when the same request can pass; set where kind is "rate_limited", else None
+    """
+
+    def __init__(self, message: str, *, kind: AccountErrorKind, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
 
 
 class BackendError(OctuorError):

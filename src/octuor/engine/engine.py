@@ -59,11 +59,17 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Counts now (running, waiting, pages) and since the start (all others)."""
+    """Counts now (running, waiting, pages) and since the start (all others).
+
+    pages_held   of running requests
+    pages_used   of theirs and of remembered beginnings
+    pages_known  of beginnings, whoever else holds them
+    """
 
     running: int
     waiting: int
     pages: int
+    pages_held: int
     pages_used: int
     pages_known: int
     steps: int
@@ -176,11 +182,13 @@ class Engine:
     def stats(self) -> EngineStats:
         """How things stand; from any thread, as of some moment of the present step."""
         scheduler, cache = self._scheduler, self._cache
-        n_running = len(scheduler.running)
+        caches = [sequence.cache for sequence in list(scheduler.running)]
+        held = {page for held in caches if held is not None for page in held.pages[held.n_released :]}
         return EngineStats(
-            running=n_running,
+            running=len(caches),
             waiting=max(0, len(scheduler.waiting) + len(self._arrived)),
             pages=cache.n_pages,
+            pages_held=len(held),
             pages_used=cache.n_pages - cache.n_free_pages,
             pages_known=len(scheduler.prefixes),
             steps=self._n_steps,
