@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
-import socket
 import subprocess
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ class LiveServer:
     """A server under way.
 
     home  its $OCTUOR_HOME, which outlives the process
-    log   everything it has printed
+    log   what it has printed on stderr
     """
 
     url: str
@@ -73,40 +71,31 @@ def octuor_at(home: Path, *args: object) -> str:
 def live_server(home: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[LiveServer]:
     """Start a server and wait until it is ready; whatever is left of it at the end is killed.
 
-    options  of `octuor serve`, beside --host and --port
+    options  of `octuor serve`, beside --port
     env      more variables for the process
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     home.mkdir(parents=True, exist_ok=True)
-    log = home / f"server-{port}.log"
+    log = home / f"server-{len(list(home.glob('server-*.log')))}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            program("serve", "--host", "127.0.0.1", "--port", port, *options),
+            program("serve", "--port", 0, *options),
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            stderr=output,
             env={**environment(), "OCTUOR_HOME": str(home), **(env or {})},
         )
-    server = LiveServer(f"http://127.0.0.1:{port}", home, log, process)
     try:
-        _wait_until_ready(server)
-        yield server
+        yield LiveServer(_address(process, log), home, log, process)
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_until_ready(server: LiveServer) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN_S
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            raise RuntimeError(f"octuor serve ended with {server.process.returncode}: {server.log.read_text()}")
-        try:
-            server.get("/health/ready")
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"octuor serve was not ready after {STARTS_WITHIN_S} s: {server.log.read_text()}")
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address, which the server prints once it is ready."""
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        line = stdout.readline().decode() if select.select([stdout], [], [], STARTS_WITHIN_S)[0] else ""
+    if not line:
+        raise RuntimeError(f"octuor serve: no address within {STARTS_WITHIN_S} s: {log.read_text()}")
+    return line.split()[-1]
