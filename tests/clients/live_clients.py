@@ -58,7 +58,7 @@ def run(client: str, server: LiveServer, folder: Path) -> Outcome:
     report = folder / f"{client}.xml"
     command = [
         *(python_of(client), "-m", "pytest", HERE / f"{client}_client.py"),
-        *("-q", "-c", os.devnull, "--rootdir", folder, "--noconftest", "-p", "no:cacheprovider"),
+        *("-q", "--tb=short", "-c", os.devnull, "--rootdir", folder, "--noconftest", "-p", "no:cacheprovider"),
         *("--import-mode=importlib", "--junitxml", report),
     ]
     done = subprocess.run(

@@ -121,7 +121,7 @@ def test_prefix() -> None:
 def test_logprobs() -> None:
     answer = client.chat.complete(model="mistral-small", messages=HELLO, temperature=0, logprobs=True, top_logprobs=2)
     content = answer.choices[0].logprobs.content
-    assert b"".join(bytes(token.bytes) for token in content).decode().strip() == ANSWER
+    assert b"".join(bytes(token.bytes_) for token in content).decode().strip() == ANSWER
     for token in content:
         assert token.logprob <= 0.0
         assert len(token.top_logprobs) == 2
