@@ -85,9 +85,7 @@ def test_bugs_keep_their_secrets() -> None:
 
 def test_messages_for_tgi_name_the_field_in_backticks() -> None:
     errors = [{"loc": ("body", "parameters", "top_p"), "msg": "Input should be less than 1", "type": "less_than"}]
-    assert (
-        from_validation(errors, as_tgi=True).message == "Input validation error: `top_p` must be less than 1"
-    )
+    assert from_validation(errors, as_tgi=True).message == "Input validation error: `top_p` must be less than 1"
 
 
 # ---- through the application ---------------------------------------------------------------------

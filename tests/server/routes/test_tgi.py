@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from octuor import SamplingParams
+from octuor.cache import PAGE_SIZE
+from octuor.engine.engine import Engine, EngineSettings
+from octuor.server.registry import Registry, Served
 from server.http_client import Client, events_of, pocket
 from server.scripted_server import scripted, served
 
@@ -210,6 +213,20 @@ def test_an_answer_has_100_tokens_by_default_or_what_the_context_leaves() -> Non
         nearly_full = "the" + " the" * (4096 - 1 - 3 - 1)
         details = endless.post("/generate", body(nearly_full, details=True)).json()["details"]
         assert (details["generated_tokens"], details["finish_reason"]) == (3, "length")
+
+
+def test_earlier_answers_in_a_prompt_are_not_computed_again() -> None:
+    model = pocket()
+    with Engine(model, EngineSettings(cache_tokens=2048)) as engine:
+        client = Client()
+        client.serving.registry = Registry([Served("pocket", model, engine)])
+        asked = "<s>[INST] Tell me a long story about a cat and a dog. [/INST]"
+        told = client.post("/generate", body(asked, max_new_tokens=150, details=True)).json()
+        n_known = engine.stats().prefix_tokens_cached
+        again = f"{asked}{told['generated_text']}</s> [INST] And then? [/INST]"
+        assert client.post("/generate", body(again, max_new_tokens=1)).is_success
+        n_asked = len(model.tokenizer.encode(asked))
+        assert engine.stats().prefix_tokens_cached - n_known > n_asked + PAGE_SIZE
 
 
 def test_lines_hold_no_separators_that_clients_cut_at() -> None:
