@@ -7,14 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace octuor::OCTUOR_ISA {
+#include "halves.h"
 
-struct f16 {
-    uint16_t bits;
-};
-struct bf16 {
-    uint16_t bits;
-};
+namespace octuor::OCTUOR_ISA {
 
 constexpr int W = 16;
 #ifdef __AVX512VNNI__

@@ -10,14 +10,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace octuor::OCTUOR_ISA {
+#include "halves.h"
 
-struct f16 {
-    uint16_t bits;
-};
-struct bf16 {
-    uint16_t bits;
-};
+namespace octuor::OCTUOR_ISA {
 
 constexpr int W = 4;
 constexpr bool UNPACKS_TILES = false;  // whether prompts gain from unpacking a tile of q4 to exact int8 first

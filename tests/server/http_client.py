@@ -62,15 +62,17 @@ class Client:
 
     def post(self, path: str, body: object = None, **options: Any) -> httpx.Response:
         """POST of a JSON value."""
-        return self.request("POST", path, **({"json": body} if body is not None else {}), **options)
+        if body is not None:
+            options |= {"content": json.dumps(body), "headers": JSON | options.get("headers", {})}
+        return self.request("POST", path, **options)
 
-    def chat(self, messages: object = None, **fields: Any) -> httpx.Response:
-        """POST to /v1/chat/completions."""
-        return self.post("/v1/chat/completions", {"model": "pocket", "messages": messages or HELLO, **fields})
+    def chat(self, **fields: Any) -> httpx.Response:
+        """POST to /v1/chat/completions: a greeting, where fields have no messages."""
+        return self.post("/v1/chat/completions", {"model": "pocket", "messages": HELLO, **fields})
 
-    def chat_stream(self, messages: object = None, **fields: Any) -> list[Any]:
+    def chat_stream(self, **fields: Any) -> list[Any]:
         """The events of a chat's stream, "[DONE]" as itself."""
-        return events_of(self.chat(messages, stream=True, **fields))
+        return events_of(self.chat(stream=True, **fields))
 
 
 def events_of(answer: httpx.Response) -> list[Any]:
@@ -151,7 +153,7 @@ def exchange(app: FastAPI, path: str, body: object, client: Callable[[Exchange],
             "headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1), "server": ("octuor", 80),
         }  # fmt: skip
         serving = asyncio.create_task(app(scope, receive, now.send))
-        await client(now)
+        await asyncio.wait_for(client(now), 10)
         await asyncio.wait_for(serving, 10)
 
     asyncio.run(run())

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from octuor.errors import GrammarError
+from octuor.grammar.wording import shown
 
 JsonSchema: TypeAlias = Mapping[str, object] | bool
 Kind = Literal["text", "json_object", "json_schema", "regex"]
@@ -56,7 +57,7 @@ def read_response_format(value: object, field: str = "response_format") -> Answe
     if value is None:
         return TEXT
     if not isinstance(value, Mapping):
-        raise GrammarError(f'{field}: expected an object such as {{"type": "json_object"}}, found {_name(value)}')
+        raise GrammarError(f'{field}: expected an object such as {{"type": "json_object"}}, found {shown(value)}')
     kind = value.get("type")
     if kind is None:
         kind = "json_schema" if value.get("json_schema") is not None else "text"
@@ -71,9 +72,7 @@ def read_response_format(value: object, field: str = "response_format") -> Answe
         return _named_schema(value, field)
     if kind == "regex":
         return _regex(value, field)
-    raise GrammarError(
-        f"{field}.type: expected text, json_object, json_schema, json or regex, found {str(kind)[:40]!r}"
-    )
+    raise GrammarError(f"{field}.type: expected text, json_object, json_schema, json or regex, found {shown(kind)}")
 
 
 def read_tgi_grammar(value: object, field: str = "grammar") -> AnswerFormat:
@@ -97,7 +96,7 @@ def _named_schema(value: Mapping[str, object], field: str) -> AnswerFormat:
     if not is_holder:
         return AnswerFormat("json_schema", _schema(holder, where), field=where)
     if not isinstance(holder, Mapping):
-        raise GrammarError(f"{where}: expected an object with name and schema, found {_name(holder)}")
+        raise GrammarError(f"{where}: expected an object with name and schema, found {shown(holder)}")
     name = holder.get("name")
     inner = _first(holder, where, "schema", "schema_definition")
     if inner is None and not _is_holder(holder) and "type" in holder:  # the schema itself, without its holder
@@ -119,7 +118,7 @@ def _regex(value: Mapping[str, object], field: str) -> AnswerFormat:
     found = _first(value, field, "value", "pattern", "regex")
     where, pattern = found or (f"{field}.value", None)
     if not isinstance(pattern, str) or not pattern:
-        raise GrammarError(f"{where}: expected a regular expression, found {_name(pattern)}")
+        raise GrammarError(f"{where}: expected a regular expression, found {shown(pattern)}")
     if len(pattern) > MAX_TEXT:
         raise GrammarError(f"{where}: expected at most {MAX_TEXT} characters, found {len(pattern)}; shorten it")
     return AnswerFormat("regex", pattern=pattern, field=where)
@@ -128,7 +127,7 @@ def _regex(value: Mapping[str, object], field: str) -> AnswerFormat:
 def _schema(value: object, where: str) -> JsonSchema:
     schema = _parsed(value, where)
     if not isinstance(schema, Mapping | bool):
-        raise GrammarError(f"{where}: expected a JSON schema, found {_name(schema)}")
+        raise GrammarError(f"{where}: expected a JSON schema, found {shown(schema)}")
     return schema
 
 
@@ -150,9 +149,3 @@ def _first(value: Mapping[str, object], field: str, *names: str) -> tuple[str, o
         if value.get(name) is not None:
             return f"{field}.{name}", value[name]
     return None
-
-
-def _name(value: object) -> str:
-    """What a JSON value is, for messages."""
-    kinds = {type(None): "null", bool: "true or false", str: "a string", list: "a list", dict: "an object"}
-    return kinds.get(type(value), "a number")

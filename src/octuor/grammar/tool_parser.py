@@ -15,6 +15,7 @@ from hashlib import blake2b
 from octuor.errors import GrammarError
 from octuor.grammar.tool_prompt import MARKER
 from octuor.grammar.tools import ToolUse
+from octuor.grammar.wording import shown
 
 _CALL = re.compile(r'\{"name": "([^"\\]+)", "arguments": (.*)\}', re.DOTALL)
 _ID_LETTERS = string.ascii_letters + string.digits
@@ -99,7 +100,7 @@ class ToolParser:
     def _read_call(self, text: str) -> ToolCall:
         found = _CALL.fullmatch(text)
         if found is None:
-            raise GrammarError(f"answer: expected a tool call, found {text[:60]!r}; was the grammar applied to it?")
+            raise GrammarError(f"answer: expected a tool call, found {shown(text)}; was the grammar applied to it?")
         index = self._n_calls
         self._n_calls += 1
         return ToolCall(index, self._make_id(index), found[1], found[2])

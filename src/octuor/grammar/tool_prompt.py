@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from octuor.errors import GrammarError
 from octuor.grammar.response_format import AnswerFormat
 from octuor.grammar.tools import Tool, ToolUse
+from octuor.grammar.wording import shown
 from octuor.tokenizer import AnyMessage, Message, as_message
 
 MARKER = "[TOOL_CALLS]"
@@ -93,7 +94,7 @@ def _plain(message: AnyMessage, names: dict[str, str], where: str) -> Message:
 
 def _plain_calls(message: Mapping[str, object], calls: object, names: dict[str, str], where: str) -> Message:
     if not isinstance(calls, Sequence) or isinstance(calls, str):
-        raise GrammarError(f"{where}.tool_calls: expected a list of calls, found {type(calls).__name__}")
+        raise GrammarError(f"{where}.tool_calls: expected a list of calls, found {shown(calls)}")
     written = []
     for index, call in enumerate(calls):
         function = call.get("function") if isinstance(call, Mapping) else None
@@ -101,7 +102,7 @@ def _plain_calls(message: Mapping[str, object], calls: object, names: dict[str, 
         if not isinstance(call, Mapping) or not isinstance(function, Mapping) or not isinstance(name, str):
             raise GrammarError(
                 f'{where}.tool_calls[{index}]: expected {{"id", "function": {{"name", "arguments"}}}}, '
-                f"found {str(call)[:60]!r}"
+                f"found {shown(call)}"
             )
         names[str(call.get("id"))] = name
         arguments = function.get("arguments")

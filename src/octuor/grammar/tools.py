@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from octuor.errors import GrammarError
+from octuor.grammar.wording import shown
 
 MAX_TOOLS = 128
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -71,13 +72,11 @@ def read_tools(tools: object, tool_choice: object = None, parallel_tool_calls: o
     found = _read_list(tools)
     mode, names = _read_choice(tool_choice)
     if parallel_tool_calls is not None and not isinstance(parallel_tool_calls, bool):
-        raise GrammarError(f"parallel_tool_calls: expected true or false, found {str(parallel_tool_calls)[:40]!r}")
+        raise GrammarError(f"parallel_tool_calls: expected true or false, found {shown(parallel_tool_calls)}")
     known = {tool.name for tool in found}
     for name in names or ():
         if name not in known:
-            raise GrammarError(
-                f"tool_choice: expected a function of tools ({_some(known)}), found {name[:64]!r}; is it spelled so there?"
-            )
+            raise GrammarError(f"tool_choice: expected a function of tools ({_some(known)}), found {shown(name)}")
     if mode == "required" and not found:
         raise GrammarError("tool_choice: expected tools to choose from, found none; send tools or tool_choice none")
     if mode == "none" or not found:
@@ -94,7 +93,7 @@ def _read_list(tools: object) -> tuple[Tool, ...]:
     if tools is None:
         return ()
     if not isinstance(tools, Sequence) or isinstance(tools, str):
-        raise GrammarError(f"tools: expected a list of functions, found {type(tools).__name__}")
+        raise GrammarError(f"tools: expected a list of functions, found {shown(tools)}")
     if len(tools) > MAX_TOOLS:
         raise GrammarError(f"tools: expected at most {MAX_TOOLS}, found {len(tools)}; send those that matter here")
     found: dict[str, Tool] = {}
@@ -108,25 +107,25 @@ def _read_list(tools: object) -> tuple[Tool, ...]:
 
 def _read_tool(value: object, where: str) -> Tool:
     if not isinstance(value, Mapping):
-        raise GrammarError(f'{where}: expected {{"type": "function", "function": {{...}}}}, found {str(value)[:40]!r}')
+        raise GrammarError(f'{where}: expected {{"type": "function", "function": {{...}}}}, found {shown(value)}')
     kind = value.get("type")
     if kind not in (None, "function"):
-        raise GrammarError(f"{where}.type: expected function, found {str(kind)[:40]!r}; other tools are not run here")
+        raise GrammarError(f"{where}.type: expected function, found {shown(kind)}; other tools are not run here")
     function = value.get("function")
     if function is None and "name" in value:
         function = value
     else:
         where = f"{where}.function"
     if not isinstance(function, Mapping):
-        raise GrammarError(f"{where}: expected an object with name and parameters, found {str(function)[:40]!r}")
+        raise GrammarError(f"{where}: expected an object with name and parameters, found {shown(function)}")
     name = function.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise GrammarError(
-            f"{where}.name: expected 1 to 64 letters, digits, dots, dashes or underscores, found {str(name)[:64]!r}"
+            f"{where}.name: expected 1 to 64 letters, digits, dots, dashes or underscores, found {shown(name)}"
         )
     description = function.get("description")
     if description is not None and not isinstance(description, str):
-        raise GrammarError(f"{where}.description: expected text, found {type(description).__name__}")
+        raise GrammarError(f"{where}.description: expected text, found {shown(description)}")
     return Tool(name, description or "", _read_parameters(function.get("parameters"), where), f"{where}.parameters")
 
 
@@ -134,10 +133,10 @@ def _read_parameters(value: object, where: str) -> Mapping[str, object]:
     if value is None or value == {}:
         return NO_PARAMETERS
     if not isinstance(value, Mapping):
-        raise GrammarError(f"{where}.parameters: expected a JSON schema, found {str(value)[:40]!r}")
+        raise GrammarError(f"{where}.parameters: expected a JSON schema, found {shown(value)}")
     kind = value.get("type", "object")
     if kind != "object":
-        raise GrammarError(f'{where}.parameters.type: expected "object", found {str(kind)[:40]!r}')
+        raise GrammarError(f'{where}.parameters.type: expected "object", found {shown(kind)}')
     return {"type": "object", **value}
 
 
@@ -159,7 +158,7 @@ def _read_choice(choice: object) -> tuple[Mode, list[str] | None]:
             return "required", [_read_name(choice)]
     raise GrammarError(
         "tool_choice: expected auto, none, any, required or "
-        f'{{"type": "function", "function": {{"name": ...}}}}, found {str(choice)[:60]!r}'
+        f'{{"type": "function", "function": {{"name": ...}}}}, found {shown(choice)}'
     )
 
 
@@ -167,7 +166,7 @@ def _read_name(value: object) -> str:
     function = value.get("function", value) if isinstance(value, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
-        raise GrammarError(f'tool_choice: expected {{"function": {{"name": ...}}}}, found {str(value)[:60]!r}')
+        raise GrammarError(f'tool_choice: expected {{"function": {{"name": ...}}}}, found {shown(value)}')
     return name
 
 

@@ -143,20 +143,23 @@ def error_body(path: str, error: ApiError) -> dict[str, Any]:
 
 
 def tgi_body(error: ApiError) -> dict[str, Any]:
-    """The JSON of an error on TGI's routes; `error_type` is "validation" for bad input only."""
-    message, kind = error.message, "generation"
+    """The JSON of an error on TGI's routes; `error_type` is "validation" for bad input only.
+
+    TGI has no word for a missing key or a wrong method; without `error_type` its clients tell the status.
+    """
     if error.status_code in (400, 413, 415, 422):
-        kind = "validation"
-        if not message.startswith("Input validation error"):
-            message = f"Input validation error: {message}"
-    elif error.status_code in (429, 503):
-        kind = "overloaded"
-    return {"error": message, "error_type": kind}
+        prefix = "" if error.message.startswith("Input validation error") else "Input validation error: "
+        return {"error": prefix + error.message, "error_type": "validation"}
+    if error.status_code in (401, 403, 404, 405):
+        return {"error": error.message}
+    return {"error": error.message, "error_type": "overloaded" if error.status_code in (429, 503) else "generation"}
 
 
 def error_response(path: str, error: ApiError) -> Response:
-    """The whole answer. TGI's clients repeat for ever on 503, so there it is 429."""
-    status = 429 if path in TGI_PATHS and error.status_code == 503 else error.status_code
+    """The whole answer. TGI's clients repeat for ever on 503, so there it is 429; and bad input is 422 always."""
+    status = error.status_code
+    if path in TGI_PATHS:
+        status = {400: 422, 503: 429}.get(status, status)
     return Response(dumps(error_body(path, error)), status, error.headers, "application/json")
 
 
@@ -171,7 +174,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]], *, as_tgi: bool = False
     field = param or "body"
     wanted = _wanted(first)
     if as_tgi:
-        message = f"Input validation error: `{field}` must be {wanted or 'given'}"
+        message = f"Input validation error: `{field.removeprefix('parameters.')}` must be {wanted or 'given'}"
     elif wanted is None:
         message = f"{field}: expected a value, found none"
     else:

@@ -128,8 +128,8 @@ def context_length_exceeded(n_context: int, n_prompt: int, param: str, *, at_lea
     more = "at least " if at_least else ""
     return ApiError(
         400,
-        f"This model's maximum context length is {n_context} tokens. However, your {param} has {more}{n_prompt} "
-        "tokens and leaves no room for an answer; shorten it",
+        f"This model's maximum context length is {n_context} tokens. However, there are {more}{n_prompt} in the "
+        f"{param}, which leaves no room for an answer; shorten it",
         param=param,
         code="context_length_exceeded",
     )

@@ -45,7 +45,7 @@ EMBED_NAME = "mistral-embed"
 def family_of(config: ModelConfig) -> Family | None:
     """Which of Mistral's models has this geometry; None: another one."""
     if config.is_dense:
-        return "7b"
+        return "7b" if config.dim == 4096 else None
     sizes: dict[int, Family] = {4096: "8x7b", 6144: "8x22b"}
     return sizes.get(config.dim) if config.n_experts == 8 else None
 

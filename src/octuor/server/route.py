@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message
 from typing import Any
 
@@ -93,6 +93,6 @@ class KeyedRoute(APIRoute):
 _bearer = HTTPBearer(auto_error=False, description="A key made by `octuor keys create`.")
 
 
-def keyed_router(*tags: str) -> APIRouter:
-    """A router whose routes need a key and take JSON."""
-    return APIRouter(route_class=KeyedRoute, tags=list(tags), dependencies=[Depends(_bearer)], responses=ERRORS)
+def keyed_router(*tags: str, errors: Mapping[int | str, dict[str, Any]] = ERRORS) -> APIRouter:
+    """A router whose routes need a key and take JSON. errors: their bodies by status, for the OpenAPI document."""
+    return APIRouter(route_class=KeyedRoute, tags=list(tags), dependencies=[Depends(_bearer)], responses=dict(errors))

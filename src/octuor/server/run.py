@@ -34,7 +34,7 @@ def serve(config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn:
         serving = Serving(accounts=accounts, settings=config.server)
 
         def prepare() -> None:
-            serving.registry = load_registry(config, on_load)
+            serving.registry = load_registry(config, on_load, serving.metrics.steps)
 
         return run_server(create_app(serving), serving, config.server, prepare, on_ready)
     finally:

@@ -62,7 +62,7 @@ class ServerSettings:
             raise ConfigError(f"port: expected 0 to 65535, found {self.port}")
         for name in ("threads", "max_batch", "max_queue", "max_choices", "max_body_bytes", "ping_s", "drain_timeout_s"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name}: expected more than 0, found {value}")
 
 
@@ -137,4 +137,4 @@ def _explained(error: ValidationError) -> str:
     key = ".".join(map(str, first["loc"]))
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{key}: no such setting; check the spelling"
-    return f"{key}: {first['msg'].replace('Input should be', 'expected')}, found {str(first['input'])[:80]!r}"
+    return f"{key}: {first['msg'].replace('Input should be', 'expected')}, found {json.dumps(first['input'])[:80]}"

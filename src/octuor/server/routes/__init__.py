@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import chat, completions, embeddings, health, metrics, models
+from octuor.server.routes import chat, completions, embeddings, health, metrics, models, tgi, tokenize
 
 ROUTERS: tuple[APIRouter, ...] = (
-    models.router, chat.router, completions.router, embeddings.router, health.router, metrics.router,
+    models.router, chat.router, completions.router, embeddings.router, tgi.router, tokenize.router, health.router,
+    metrics.router,
 )  # fmt: skip
