@@ -138,22 +138,20 @@ def asked(draw: st.DrawFn, path: str) -> Any:
         for name in [name for name in fields if name not in kept]:
             if name not in ("model", "messages", "prompt", "input", "inputs", "parameters", "tokens", "max_tokens"):
                 del fields[name]
-    for _ in range(draw(st.integers(0, 3))):
-        possible = places(body)
-        if not possible:
-            break
-        holder, key = draw(st.sampled_from(possible))
+    for holder, key in draw(st.lists(st.sampled_from(places(body)), max_size=3)):
         change = draw(st.sampled_from(["replace", "replace", "replace", "drop", "wrap", "repeat", "rename"]))
+        if key not in (holder if isinstance(holder, dict) else range(len(holder))):
+            continue  # dropped or renamed before
         if key in ("schema", "parameters", "value") and draw(st.booleans()):
-            holder[key] = draw(SCHEMAS)
+            holder[key] = copy.deepcopy(draw(SCHEMAS))
         elif change == "replace":
-            holder[key] = draw(VALUES)
+            holder[key] = copy.deepcopy(draw(VALUES))
         elif change == "drop":
             del holder[key]
         elif change == "wrap":
             holder[key] = [holder[key]]
         elif change == "repeat":
-            holder[key] = [copy.deepcopy(holder[key])] * draw(st.sampled_from([2, 200]))
+            holder[key] = [holder[key]] * draw(st.sampled_from([2, 200]))
         elif isinstance(holder, dict):
             holder[draw(TEXTS)] = holder.pop(key)
     return draw(VALUES) if draw(st.integers(0, 19)) == 0 else body
