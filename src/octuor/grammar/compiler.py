@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ _WAIT_S = 20.0  # for other new grammars to be compiled
 _ENTRY_BYTES = 1 << 18  # a small compiled grammar with the states its answers visit
 _TEXT_BYTES = 100  # and a character of its schema
 _ERROR_BYTES = 1 << 9
+_QUICK_S = 0.02  # of processor time: what an engine may wait for
 
 # What llguidance says in its own terms.
 _REASONS = {
@@ -146,31 +148,36 @@ class GrammarCompiler:
 
 
 class CompiledGrammar:
-    """A compiled grammar, shared by requests: the states that one answer has visited are ready for the others."""
+    """A compiled grammar, shared by requests: the states that one answer has visited are ready for the others.
+
+    is_spent  the states have reached their limit, or an answer has failed otherwise: compile it anew for later ones
+    """
 
     def __init__(self, tokenizer: Any, text: str) -> None:
         self._tokenizer = tokenizer
         self._text = text
-        self._first = self.fresh()
+        self.is_spent = False
+        began = time.thread_time()
+        self._first = self._make()
+        self._is_quick = time.thread_time() - began < _QUICK_S
 
     def matcher(self) -> GrammarMatcher:
         return GrammarMatcher(self, self._first.deep_copy(), self._tokenizer.vocab_size)
 
-    def fresh(self) -> LLMatcher:
-        """A matcher of llguidance that shares nothing with others.
-
-        Raises GrammarError if the text is no grammar.
+    def again(self) -> LLMatcher | None:
+        """A matcher of llguidance that shares nothing with others, for an answer in the middle of which what they
+        share has failed; None where that would keep an engine waiting.
         """
+        self.is_spent = True
+        return self._make() if self._is_quick else None
+
+    def _make(self) -> LLMatcher:
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._tokenizer, self._text, log_level=0, limits=make_limits())
         if matcher.is_error():
             raise GrammarError(f"grammar: {_explain(matcher.get_error(), {})[1]}")
         return matcher
-
-    def replace(self) -> None:
-        """Let later answers begin without the states of earlier ones."""
-        self._first = self.fresh()
 
 
 class GrammarMatcher:
@@ -182,7 +189,7 @@ class GrammarMatcher:
         self._vocab_size = vocab_size
         self._bits = np.zeros((vocab_size + 31) // 32, dtype="<u4")
         self._ids: list[int] = []
-        self._is_fresh = False
+        self._is_alone = False
 
     def mask(self) -> NDArray[np.bool_]:
         """A new array, as `engine.request.Matcher` says.
@@ -191,7 +198,7 @@ class GrammarMatcher:
         """
         self._fill()
         if self._matcher.is_error():
-            self._start_again()
+            self._go_on_alone()
             self._fill()
             self._check()
         bits = self._bits.view(np.uint8)
@@ -203,7 +210,7 @@ class GrammarMatcher:
         Raises GrammarError if the grammar does not allow the id here.
         """
         if not self._matcher.consume_token(token_id):
-            self._start_again()
+            self._go_on_alone()
             self._matcher.consume_token(token_id)
             self._check()
         self._ids.append(token_id)
@@ -211,14 +218,13 @@ class GrammarMatcher:
     def _fill(self) -> None:
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
 
-    def _start_again(self) -> None:
-        """Go on alone: what answers of a grammar share may be full with what the others visited."""
-        if self._is_fresh:
-            return
-        self._is_fresh = True
-        self._grammar.replace()
-        self._matcher = self._grammar.fresh()
-        self._matcher.consume_tokens(self._ids)
+    def _go_on_alone(self) -> None:
+        """What answers of a grammar share may be full with what the others visited."""
+        again = None if self._is_alone else self._grammar.again()
+        if again is not None:
+            self._is_alone = True
+            self._matcher = again
+            self._matcher.consume_tokens(self._ids)
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -237,14 +243,16 @@ class _Cache:
 
     def get(self, key: str) -> CompiledGrammar | GrammarError | None:
         with self._lock:
-            if key in self._found:
+            found = self._found.get(key)
+            if found is not None:
                 self._found.move_to_end(key)
-            return self._found.get(key)
+            return None if isinstance(found, CompiledGrammar) and found.is_spent else found
 
     def put(self, key: str, found: CompiledGrammar | GrammarError) -> None:
         with self._lock:
+            if key not in self._found:
+                self._n_bytes += _weight(key, found)
             self._found[key] = found
-            self._n_bytes += _weight(key, found)
             while self._n_bytes > self._room and len(self._found) > 1:
                 self._n_bytes -= _weight(*self._found.popitem(last=False))
 
