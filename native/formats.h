@@ -15,7 +15,6 @@ constexpr int64_t ROWS = 64, INPUTS = 256, STRIP = 16, STRIPS = ROWS / STRIP;
 constexpr int64_t GROUP = 16, GROUPS = INPUTS / GROUP, QUADS = INPUTS / 4, LINE = 64;
 constexpr int64_t STEPS = 8;  // of an exact product over a tile, between which memory is fetched ahead
 constexpr int OPEN_STEPS = int(GROUPS / 2 * (ROWS / W / OPEN_TILE_VECTORS));
-constexpr int STRIP_VECTORS = int(STRIP) / W;
 constexpr int64_t STRIP_BYTES = QUADS * LINE;  // of int8 codes
 
 // The codes of one token as an open tile meets them: groups by twos, and in those inputs by twos in turn.

@@ -23,10 +23,12 @@
 //   C is even. H is a multiple of K. Nothing is a multiple of a vector width.
 //   Tiled weights (q8 to q2) are padded with zeros to 64 rows x 256 inputs; rows beyond `out` are never written.
 //   With a tiled weight the inputs are rounded to int8 per token and 256 inputs, as quantize_activations does.
-//   avx512bf16 rounds queries, keys, values and weights of attention to bfloat16 where more than 16 queries share a kv
-//   head and the cache is f16; sums stay float32.
+//   avx512bf16 rounds queries, keys, values and weights of attention to bfloat16 where a sequence has two tokens or
+//   more in the call and the cache is f16; sums stay float32.
 //   Expert numbers, token ids and page numbers have been checked by the caller.
-//   Results do not depend on the number of threads.
+//   Several sequences of an attention call may be one in truth: all keys and values are written before any is read.
+//   To the last bit, results do not depend on the number of threads, and a token's not on the other tokens of the call,
+//   but for one thing: attention of a sequence with a single token takes another way than with two or more.
 //
 // EXAMPLE (Mixtral 8x7B decoding one token)
 //   T 1, D 4096, H 32, K 8, C 128, E 8, A 2, F 14336: gate and up are 224 x 16 tiles, down 64 x 56.

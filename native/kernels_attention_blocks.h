@@ -14,6 +14,8 @@
 //   Keys and values are copied once a block: to floats, or rounded to pairs of bfloat16 where the instruction set
 //   multiplies those. A word is four bytes, one float or one pair. Copies are padded with zeros.
 //   A block that no query of the panel sees is passed over; masks are applied where some see it and some do not.
+//   Blocks begin at multiples of BLOCK_KEYS, the first where the oldest key is, and pairs at even positions: which keys
+//   are summed together does not depend on the other queries.
 //
 // EXAMPLE (a prompt of Mixtral): 32 tokens x 4 heads = 128 queries in 2 panels, 64 keys a block, C 128.
 #pragma once
@@ -238,8 +240,9 @@ static void lay_queries(int64_t rows, int64_t c, int64_t words, Query query, flo
     }
 }
 
-// The queries of a task against keys `from` to end. `gather(p, n, &rows)` finds where n keys from position p on lie;
-// `query(r)` is where query r begins, `position(r)` where its token stands.
+// The queries of a task against keys `from` to end. `gather(p, n, &rows)` finds where n keys from position p on lie; p
+// may be one before `from`, a key that no query sees. `query(r)` is where query r begins, `position(r)` where its token
+// stands.
 template <class M, class T, class Gather, class Query, class Position>
 static Queries attend_blocks(int64_t rows, int64_t c, int64_t from, int64_t end, int64_t window, Gather gather,
                              Query query, Position position, float* memory) {
@@ -258,14 +261,16 @@ static Queries attend_blocks(int64_t rows, int64_t c, int64_t from, int64_t end,
     }
     lay_queries<M>(rows, c, words, query, queries, scores);
 
+    from -= from % 2;
+    auto keys_from = [&](int64_t p) { return least(BLOCK_KEYS - p % BLOCK_KEYS, end - p); };
     Gathered<T> gathered[2];
-    gather(from, least(BLOCK_KEYS, end - from), &gathered[0]);
-    for (int which = 0; from < end; from += BLOCK_KEYS, which = !which) {
+    gather(from, keys_from(from), &gathered[0]);
+    for (int64_t n, which = 0; from < end; from += n, which = !which) {
         const Gathered<T>& here = gathered[which];
-        const int64_t n = here.n;
+        n = here.n;
         const Gathered<T>* next = nullptr;
-        if (from + BLOCK_KEYS < end) {
-            gather(from + BLOCK_KEYS, least(BLOCK_KEYS, end - from - BLOCK_KEYS), &gathered[!which]);
+        if (from + n < end) {
+            gather(from + n, keys_from(from + n), &gathered[!which]);
             next = &gathered[!which];
         }
         for (int64_t k = 0; k < n; k++) copy_along<M>(here.keys[k], c, keys + k * words);

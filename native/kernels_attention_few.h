@@ -1,7 +1,7 @@
-// Attention of a few queries, as in answers: keys and values are met where they lie, at the memory's pace.
+// Attention of one token, as in answers: keys and values are met where they lie, at the memory's pace.
 //
 // SHAPES
-//   R queries of a task (tokens times the heads that share a kv head), in groups of 4; C head_dim.
+//   R queries, those of the heads that share a kv head, in groups of 4; C head_dim.
 //   For each kv head: queries [groups][4][C], scores [groups][keys][4], mixed [groups][4][width],
 //   width being C in whole vectors.
 //
@@ -144,12 +144,12 @@ static int64_t few_floats(int64_t heads, int64_t rows, int64_t c) {
     return heads * groups * QUERY_GROUP * (c + round_up(c, W) + STEP_KEYS + 3) + 16;
 }
 
-// The queries of some kv heads against keys from `from` to end. `keys(h, p)` and `values(h, p)` are the Rows of head h
-// from position p on, of which `together(p)` lie together; `query(h, r)` and `position(r)` are as for attend_blocks.
+// The queries of some kv heads against keys from `from` to end, which they all see. `keys(h, p)` and `values(h, p)` are
+// the Rows of head h from position p on, of which `together(p)` lie together; `query(h, r)` is where query r begins.
 // Calls done(h, queries). Heads take turns at each page, for theirs lie side by side: memory is read in order.
-template <class T, class Keys, class Values, class Together, class Query, class Position, class Done>
-static void attend_few(int64_t heads, int64_t rows, int64_t c, int64_t from, int64_t end, int64_t window, Keys keys,
-                       Values values, Together together, Query query, Position position, float* memory, Done done) {
+template <class T, class Keys, class Values, class Together, class Query, class Done>
+static void attend_few(int64_t heads, int64_t rows, int64_t c, int64_t from, int64_t end, Keys keys, Values values,
+                       Together together, Query query, float* memory, Done done) {
     constexpr int64_t G = QUERY_GROUP;
     const int64_t padded = round_up(rows, G), all = heads * padded, width = round_up(c, W);
     float *queries = memory, *mixed = queries + all * c, *scores = mixed + all * width;
@@ -177,14 +177,6 @@ static void attend_few(int64_t heads, int64_t rows, int64_t c, int64_t from, int
                     score_group<N>(queries + r * c, keys(h, from + k), some, c, scores + r * STEP_KEYS + k * G,
                                    g ? nothing : next);
                 });
-            }
-        }
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t p = position(r) - from, oldest = window ? p - window + 1 : 0;
-            for (int64_t h = 0; h < heads && (oldest > 0 || p + 1 < n); h++) {
-                float* column = scores + (h * padded + r / G * G) * STEP_KEYS + r % G;
-                for (int64_t k = 0; k < least(oldest, n); k++) column[k * G] = MINUS_INFINITY;
-                for (int64_t k = p + 1 > 0 ? p + 1 : 0; k < n; k++) column[k * G] = MINUS_INFINITY;
             }
         }
         for (int64_t r = 0; r < all; r += G) weigh_group(scores + r * STEP_KEYS, n, highest + r, total + r, keep + r);

@@ -106,19 +106,20 @@ struct Span {
     int64_t first, n;
 };
 
-// out[r][t] = a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs. What lies `ahead` of the weights
-// is fetched meanwhile; 0: nothing.
+// out[r][t] = a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs: W sums each, folded at the end, in
+// the same order for any R and N. Meanwhile as many bytes as the weights take are fetched from `next` on; null: none.
 template <int R, int N, class T>
-static inline void dots(const T* const* a, const float* const* b, int64_t n, float (&out)[R][N], int64_t ahead = 0) {
+static inline void dots(const T* const* a, const float* const* b, int64_t n, float (&out)[R][N], const uint8_t* next) {
     F32 sums[R][N];
     for (int r = 0; r < R; r++)
         for (int t = 0; t < N; t++) sums[r][t] = set1(0.0f);
     int64_t i = 0;
     for (; i + W <= n; i += W) {
+        if (next)
+            for (size_t at = 0; at < R * W * sizeof(T); at += LINE) prefetch_far(next + i * R * sizeof(T) + at);
         F32 inputs[N];
         for (int t = 0; t < N; t++) inputs[t] = load(b[t] + i);
         for (int r = 0; r < R; r++) {
-            if (ahead) prefetch(a[r] + i + ahead);
             const F32 weights = load(a[r] + i);
             for (int t = 0; t < N; t++) sums[r][t] = fma(weights, inputs[t], sums[r][t]);
         }
@@ -136,12 +137,12 @@ static inline void dots(const T* const* a, const float* const* b, int64_t n, flo
 // R rows of n inputs times all tokens of a span: acc[t * 64 + r] += ...
 template <int R, class T>
 static inline void plain_rows(const T* const* rows, const float* x, int64_t width, Span tokens, int64_t n, float* acc,
-                              int64_t ahead) {
+                              const uint8_t* next) {
     auto block = [&]<int N>(int64_t t) {
         const float* inputs[N];
         for (int i = 0; i < N; i++) inputs[i] = x + (tokens.first + t + i) * width;
         float out[R][N];
-        dots<R, N>(rows, inputs, n, out, t ? 0 : ahead);
+        dots<R, N>(rows, inputs, n, out, t ? nullptr : next);
         for (int i = 0; i < N; i++)
             for (int r = 0; r < R; r++) acc[(t + i) * ROWS + r] += out[r][i];
     };
@@ -152,51 +153,34 @@ static inline void plain_rows(const T* const* rows, const float* x, int64_t widt
     if (t < tokens.n) block.template operator()<1>(t);
 }
 
-// One row times one token: a linear stream, read at the memory's pace.
-template <class T>
-static inline float row_dot(const T* a, const float* b, int64_t n) {
-    constexpr int U = 4;                         // sums, to hide the latency of additions
-    constexpr int64_t AHEAD = 4096 / sizeof(T);  // weights of the same row, or of the next
-    F32 sums[U];
-    for (int u = 0; u < U; u++) sums[u] = set1(0.0f);
-    int64_t i = 0;
-    for (; i + U * W <= n; i += U * W)
-        for (int u = 0; u < U; u++) {
-            if (u * W * sizeof(T) % LINE == 0) prefetch(a + i + u * W + AHEAD);
-            sums[u] = fma(load(a + i + u * W), load(b + i + u * W), sums[u]);
-        }
-    for (; i < n; i += W) {
-        const int64_t left = least(W, n - i);
-        sums[0] = fma(load_n(a + i, left), load_n(b + i, left), sums[0]);
-    }
-    return sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
-}
-
+// A row is summed in panels of inputs, and those in order, for any number of tokens. Weights meet all tokens while they
+// are in L1: a panel of all rows before the next where the inputs would not stay in L2, all panels of some rows before
+// the next rows where they do. The latter reads weights nearly as they lie; fetched line after line, rows ahead and no
+// nearer than L2, they come at the memory's pace.
 template <class T>
 static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
-    constexpr int R = ROWS_AT_ONCE;
-    constexpr int64_t PANEL = 1024;  // inputs of R rows that stay in L1 while all tokens pass
+    constexpr int64_t PANEL = 1024, L2_INPUTS = 1 << 18;
+    constexpr int64_t LEAST_AHEAD = int64_t(16384 / sizeof(T));
     const int64_t n_rows = least(ROWS, w.out - first_row);
-    if (tokens.n == 1) {
-        const T* rows = static_cast<const T*>(w.data) + first_row * w.in;
-        for (int64_t r = 0; r < n_rows; r++) acc[r] = row_dot(rows + r * w.in, x.plain + tokens.first * x.width, w.in);
-        return;
-    }
-    const int64_t panel = tokens.n > FEW_TOKENS ? PANEL : w.in;
-    for (int64_t from = 0; from < w.in; from += panel) {
-        const int64_t n = least(panel, w.in - from);
-        const T* base = static_cast<const T*>(w.data) + first_row * w.in + from;
+    const T* base = static_cast<const T*>(w.data) + first_row * w.in;
+    auto panel = [&]<int R>(int64_t r, int64_t from, bool row_by_row) {
+        const T* rows[R];
+        for (int i = 0; i < R; i++) rows[i] = base + (r + i) * w.in + from;
+        const int64_t ahead = R * w.in > LEAST_AHEAD ? R * w.in : LEAST_AHEAD;
+        const T* next = row_by_row ? base + r * w.in + R * from + ahead : nullptr;
+        plain_rows<R>(rows, x.plain + from, x.width, tokens, least(PANEL, w.in - from), acc + r,
+                      reinterpret_cast<const uint8_t*>(next));
+    };
+    auto all_rows = [&](int64_t from, int64_t end, bool row_by_row) {
+        constexpr int R = ROWS_AT_ONCE;
         int64_t r = 0;
-        for (; r + R <= n_rows; r += R) {
-            const T* rows[R];
-            for (int i = 0; i < R; i++) rows[i] = base + (r + i) * w.in;
-            plain_rows<R>(rows, x.plain + from, x.width, tokens, n, acc + r, R * w.in);
-        }
-        for (; r < n_rows; r++) {
-            const T* rows[1] = {base + r * w.in};
-            plain_rows<1>(rows, x.plain + from, x.width, tokens, n, acc + r, 0);
-        }
-    }
+        for (; r + R <= n_rows; r += R)
+            for (int64_t at = from; at < end; at += PANEL) panel.template operator()<R>(r, at, row_by_row);
+        for (; r < n_rows; r++)
+            for (int64_t at = from; at < end; at += PANEL) panel.template operator()<1>(r, at, row_by_row);
+    };
+    if (tokens.n * w.in <= L2_INPUTS) return all_rows(0, w.in, true);
+    for (int64_t from = 0; from < w.in; from += PANEL) all_rows(from, least(from + PANEL, w.in), false);
 }
 
 // Calls f.operator()<N>(t) for the tokens t to t + N of every block, as few blocks of up to MOST as will do and as even

@@ -7,14 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace octuor::OCTUOR_ISA {
+#include "halves.h"
 
-struct f16 {
-    uint16_t bits;
-};
-struct bf16 {
-    uint16_t bits;
-};
+namespace octuor::OCTUOR_ISA {
 
 constexpr int W = 8;
 #ifdef __AVXVNNI__
@@ -95,9 +90,9 @@ static inline F32 power_of_2(F32 n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
 }
 static inline float sum(F32 x) {
-    __m128 r = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    r = _mm_add_ps(r, _mm_movehl_ps(r, r));
-    return _mm_cvtss_f32(_mm_add_ss(r, _mm_movehdup_ps(r)));
+    const F32 pairs = _mm256_add_ps(x, _mm256_movehdup_ps(x));
+    const F32 all = _mm256_add_ps(pairs, _mm256_permute_ps(pairs, 0x4e));
+    return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
 static inline void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
     const F32 halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
@@ -125,6 +120,7 @@ static inline void store_i8(int8_t* p, F32 x) {
 }
 
 static inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+static inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 static inline I32 load_i(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void store_i(void* p, I32 x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }

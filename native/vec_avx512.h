@@ -7,14 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace octuor::OCTUOR_ISA {
+#include "halves.h"
 
-struct f16 {
-    uint16_t bits;
-};
-struct bf16 {
-    uint16_t bits;
-};
+namespace octuor::OCTUOR_ISA {
 
 constexpr int W = 16;
 #ifdef __AVX512VNNI__
@@ -84,7 +79,12 @@ static inline F32 power_of_2(F32 n) {
     I32 biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), set1_i(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
 }
-static inline float sum(F32 x) { return _mm512_reduce_add_ps(x); }
+static inline float sum(F32 x) {
+    const F32 pairs = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4e));
+    const F32 all = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xb1));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 static inline void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
     const F32 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
     const F32 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
@@ -103,6 +103,7 @@ static inline void store_i8(int8_t* p, F32 x) {
 }
 
 static inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+static inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 
 static inline I32 load_i(const void* p) { return _mm512_loadu_si512(p); }
 static inline void store_i(void* p, I32 x) { _mm512_storeu_si512(p, x); }

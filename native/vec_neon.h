@@ -7,14 +7,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace octuor::OCTUOR_ISA {
+#include "halves.h"
 
-struct f16 {
-    uint16_t bits;
-};
-struct bf16 {
-    uint16_t bits;
-};
+namespace octuor::OCTUOR_ISA {
 
 constexpr int W = 4;
 constexpr bool UNPACKS_TILES = true, OPENS_TILES = false;
@@ -110,6 +105,7 @@ static inline void store_i8(int8_t* p, F32 x) {
 }
 
 static inline void prefetch(const void* p) { __builtin_prefetch(p); }
+static inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 static inline I32 load_i(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
 static inline void store_i(void* p, I32 x) { vst1q_u8(static_cast<uint8_t*>(p), vreinterpretq_u8_s32(x)); }

@@ -10,14 +10,9 @@
 #include <cstdint>
 #include <cstring>
 
-namespace octuor::OCTUOR_ISA {
+#include "halves.h"
 
-struct f16 {
-    uint16_t bits;
-};
-struct bf16 {
-    uint16_t bits;
-};
+namespace octuor::OCTUOR_ISA {
 
 constexpr int W = 4;
 constexpr bool UNPACKS_TILES = false;  // whether prompts gain from unpacking a tile of q4 to exact int8 first
@@ -145,7 +140,7 @@ static inline F32 power_of_2(F32 n) {
     return r;
 }
 static inline float sum(F32 x) { return (x.lane[0] + x.lane[1]) + (x.lane[2] + x.lane[3]); }
-// The sums of four vectors, side by side.
+// The sums of four vectors, side by side, each to the bit what `sum` makes of it.
 static inline void store_sums(float* p, F32 a, F32 b, F32 c, F32 d) {
     p[0] = sum(a), p[1] = sum(b), p[2] = sum(c), p[3] = sum(d);
 }
@@ -176,6 +171,8 @@ static inline int32_t largest_i(I32 x) {
 static inline void store_i8(int8_t* p, F32 x) { OCTUOR_LANES p[i] = int8_t(nearbyintf(x.lane[i])); }
 
 static inline void prefetch(const void* p) { __builtin_prefetch(p); }
+// The same, but only as near as L2.
+static inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 static inline I32 load_i(const void* p) {
     I32 r;

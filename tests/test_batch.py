@@ -1,5 +1,7 @@
 """Batches: the flat axis, positions, and where keys and values go."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -72,3 +74,33 @@ def test_a_step_that_does_not_fit_changes_no_sequence() -> None:
         step(pool, [(a, [0] * 4), (b, [0] * 8)])
     assert (a.length, b.length, pool.n_free_tokens) == (3, 0, 8)
     assert_rows(step(pool, [(b, [1] * 8)]), [1] * 8, [*range(8)], [0, 8])
+
+
+def test_entries_of_one_sequence_follow_one_another() -> None:
+    pool = cache(32)
+    a, b = pool.new(), pool.new()
+    step(pool, [(a, [9] * 3)])
+    batch = step(pool, [(a, [1]), (b, [5, 6]), (a, [2]), (a, []), (a, [3, 4])])
+    assert_rows(batch, [1, 5, 6, 2, 3, 4], [3, 0, 1, 4, 5, 6], [0, 1, 3, 4, 4, 6])
+    assert batch.sequences == (a, b, a, a, a)
+    assert (a.length, b.length) == (7, 2)
+    assert (batch.table[0] == batch.table[2]).all()
+
+
+def test_entries_of_one_sequence_that_do_not_fit_change_none() -> None:
+    pool = cache(12)
+    a, b = pool.new(), pool.new()
+    step(pool, [(a, [0] * 3)])
+    with pytest.raises(CapacityError):
+        step(pool, [(b, [0] * 2), (a, [1]), (a, [2]), (b, [0] * 7)])
+    assert (a.length, b.length, pool.n_free_tokens) == (3, 0, 8)
+
+
+def test_a_window_keeps_what_the_first_of_several_entries_sees() -> None:
+    pool = KVCache(replace(CONFIG, sliding_window=4), ReferenceOps().zeros, 16, dtype="f32", page_size=4)
+    a = pool.new()
+    step(pool, [(a, [0] * 6)])
+    step(pool, [(a, [1])] * 5)  # the first sees positions 3 to 6, the last 7 to 10
+    assert a.n_released == 0
+    step(pool, [(a, [1])])  # sees 8 to 11
+    assert a.n_released == 2

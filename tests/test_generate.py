@@ -247,10 +247,10 @@ def test_usage_counts_up() -> None:
 @pytest.mark.parametrize(
     ("second", "cached"),
     [
-        ([1, 50, 60, 70], 3),  # the same again: the last id runs once more, for its logits
-        ([1, 50, 60, 70, 80], 4),
+        ([1, 50, 60, 70], 2),  # the same again: the last id runs once more, for its logits, and never alone
+        ([1, 50, 60, 70, 80], 3),
         ([1, 50, 61, 70], 2),
-        ([1, 50], 1),
+        ([1, 50], 0),
         ([9, 50, 60, 70], 0),
         ([9], 0),
     ],
@@ -263,8 +263,7 @@ def test_a_shared_beginning_is_not_computed_twice(second: list[int], cached: int
     found = warm.answer(second, greedy(max_tokens=12))
     expected = cold.answer(second, greedy(max_tokens=12))
     for token, wanted in zip(found, expected, strict=True):
-        assert token.id == wanted.id
-        assert token.logprob == pytest.approx(wanted.logprob, abs=SUM_ORDER)
+        assert (token.id, token.logprob) == (wanted.id, wanted.logprob)
     assert (found.usage.cached_tokens, expected.usage.cached_tokens) == (cached, 0)
 
 
@@ -299,6 +298,14 @@ def test_a_long_prompt_runs_in_chunks() -> None:
     expected = log_softmax(player.last_logits(prompt))
     assert token.id == expected.argmax()
     assert token.logprob == pytest.approx(float(expected.max()), abs=SUM_ORDER)
+
+
+def test_no_token_of_a_long_prompt_runs_alone() -> None:
+    player = Player(random_checkpoint(), n_context=PREFILL_CHUNK + 100)
+    reports: list[int] = []
+    prompt = [1] * (PREFILL_CHUNK + 1)
+    next(player.answer(prompt, greedy(), on_prefill=lambda done, _: reports.append(done)))
+    assert reports == [PREFILL_CHUNK - 1, PREFILL_CHUNK + 1]
 
 
 # A sliding window
@@ -340,7 +347,7 @@ def test_a_cut_behind_the_window_starts_again() -> None:
     prompt = np.random.default_rng(3).integers(3, 32000, 300).tolist()
     first = player.answer(prompt, greedy(max_tokens=6))
     list(first)
-    for shared, cached in ((299, 299), (100, 0)):
+    for shared, cached in ((299, 298), (100, 0)):
         again = player.answer([*prompt[:shared], 77], greedy(max_tokens=6))
         found = [token.id for token in again]
         assert again.usage.cached_tokens == cached

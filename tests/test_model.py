@@ -177,6 +177,18 @@ def test_cached_sequences_in_any_order_equal_each_alone(toy: Toy, same: Same, se
         same(np.concatenate(found), toy.alone(tokens))
 
 
+@pytest.mark.parametrize("page_size", [1, 5, 32])
+def test_several_entries_of_one_sequence_equal_the_sequence(toy: Toy, same: Same, page_size: int) -> None:
+    """In one call: each entry sees the keys that those before it write."""
+    tokens, other = text(toy.config), text(toy.config, 5, seed=1)
+    cache = toy.cache(2 * LENGTH, page_size=page_size)
+    sequence, beside = cache.new(), cache.new()
+    toy.extend(cache, sequence, tokens[:8])
+    pieces = [[8, 9], [9, 10], [10, 11], [11, 30], [30, 31], [31, LENGTH]]
+    batch = step(cache, [(beside, other), *((sequence, tokens[a:b]) for a, b in pieces)])
+    same(toy.logits(batch)[len(other) :], toy.alone(tokens)[8:])
+
+
 @pytest.mark.parametrize("shared", [5, 8, 21])
 def test_a_fork_and_its_parent_go_separate_ways(toy: Toy, same: Same, shared: int) -> None:
     """`shared` ends within a page and at the edge of one."""

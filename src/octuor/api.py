@@ -100,7 +100,7 @@ class Model:
                 f"for, found {self.context}"
             )
         self._cache_dtype = cache_dtype
-        self._weights = checkpoint.weights(ops.put)
+        self.weights = checkpoint.weights(ops.put)
         self.page_in: PageIn | None = None
         self._idle: list[Context] = []
         self._lock = threading.RLock()  # a dropped answer may be collected, and its lease end, while it is held
@@ -165,8 +165,8 @@ class Model:
         sequence = cache.new()
         for start in range(0, len(ids), PREFILL_CHUNK):
             batch = step(cache, [(sequence, ids[start : start + PREFILL_CHUNK])])
-            hidden = forward_pass.forward(self.ops, self._weights, self.config, batch, on_route)
-            rows = forward_pass.logits(self.ops, self._weights, hidden)
+            hidden = forward_pass.forward(self.ops, self.weights, self.config, batch, on_route)
+            rows = forward_pass.logits(self.ops, self.weights, hidden)
             out[start : start + len(rows)] = self.ops.to_numpy(rows)
         return out
 
@@ -199,7 +199,7 @@ class Model:
         sampler = make_sampler(params, vocab_size, eos_id)
         end_ids = frozenset(params.stop_ids if eos_id is None else (*params.stop_ids, eos_id))
         return generate(
-            self.ops, self._weights, self.config, self._lease(), ids, sampler, detokenizer,
+            self.ops, self.weights, self.config, self._lease(), ids, sampler, detokenizer,
             n_context=self.context, end_ids=end_ids, allowed=allowed, on_prefill=on_prefill,
         )  # fmt: skip
 

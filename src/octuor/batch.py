@@ -73,20 +73,23 @@ def whole(sequences: Sequence[Sequence[int] | NDArray[np.int32]]) -> Batch:
 def step(cache: KVCache, work: Sequence[tuple[SequenceCache, Sequence[int]]]) -> Batch:
     """A batch that continues cached sequences, each with its next tokens.
 
+    A sequence may stand in `work` several times: its entries follow one another, and each sees those before it. So
+    tokens that were once decoded one by one are computed again in one call, as they were to the last bit.
     Room is taken in the cache here, so a cache that is full raises CapacityError before anything runs,
     and no sequence has grown.
     """
+    added: dict[SequenceCache, int] = {}
+    for sequence, new in work:
+        added[sequence] = added.get(sequence, 0) + len(new)
+    next_positions = {sequence: sequence.length for sequence in added}
+    _take_room(cache, added)
     starts = [0]
     tokens: list[int] = []
     positions = []
-    for n_done, (sequence, new) in enumerate(work):
-        positions.append(np.arange(sequence.length, sequence.length + len(new), dtype=np.int32))
-        try:
-            cache.append(sequence, len(new))
-        except CapacityError:
-            for grown, added in work[:n_done]:
-                cache.truncate(grown, grown.length - len(added))
-            raise
+    for sequence, new in work:
+        first = next_positions[sequence]
+        next_positions[sequence] += len(new)
+        positions.append(np.arange(first, first + len(new), dtype=np.int32))
         tokens.extend(new)
         starts.append(len(tokens))
     return Batch(
@@ -96,3 +99,16 @@ def step(cache: KVCache, work: Sequence[tuple[SequenceCache, Sequence[int]]]) ->
         cache=cache,
         sequences=tuple(sequence for sequence, _ in work),
     )
+
+
+def _take_room(cache: KVCache, added: dict[SequenceCache, int]) -> None:
+    """Grow each sequence at once by all its tokens, so that a window lets go only of what the first does not see."""
+    grown: list[SequenceCache] = []
+    try:
+        for sequence, n in added.items():
+            cache.append(sequence, n)
+            grown.append(sequence)
+    except CapacityError:
+        for sequence in grown:
+            cache.truncate(sequence, sequence.length - added[sequence])
+        raise

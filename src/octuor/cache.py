@@ -61,9 +61,41 @@ class KVCache:
         """Positions in pages that nobody holds."""
         return len(self._free) * self.page_size
 
+    @property
+    def n_free_pages(self) -> int:
+        """Pages that nobody holds."""
+        return len(self._free)
+
     def new(self) -> SequenceCache:
         """A sequence that holds nothing yet."""
         return SequenceCache()
+
+    def adopt(self, pages: list[int]) -> SequenceCache:
+        """A sequence that begins with these full pages, which others may hold too."""
+        sequence = SequenceCache()
+        sequence.pages, sequence.length = list(pages), len(pages) * self.page_size
+        for page in pages:
+            self.hold(page)
+        return sequence
+
+    def hold(self, page: int) -> None:
+        """Keep a page that is in use from being free before a `drop` more."""
+        self._uses[page] += 1
+
+    def drop(self, page: int) -> None:
+        """Undo one `hold`; the page is free once nobody holds it."""
+        self._uses[page] -= 1
+        if self._uses[page] == 0:
+            self._free.append(page)
+
+    def uses(self, page: int) -> int:
+        """How many sequences and holds keep the page."""
+        return self._uses[page]
+
+    def pages_needed(self, sequence: SequenceCache, n: int) -> int:
+        """Free pages that `append` of n tokens takes, a shared last page's copy among them; a window may free more."""
+        new_pages = -(-(sequence.length + n) // self.page_size) - len(sequence.pages)
+        return new_pages + self._writes_shared_page(sequence, n)
 
     def append(self, sequence: SequenceCache, n: int) -> None:
         """Take room for the next n tokens; CapacityError, and nothing changed, where there is none.
@@ -74,8 +106,8 @@ class KVCache:
         if self.window is not None:
             kept = max(kept, (sequence.length - self.window + 1) // self.page_size)
         new_length = sequence.length + n
-        wanted = -(-new_length // self.page_size) - len(sequence.pages)
         shared_tail = self._writes_shared_page(sequence, n)
+        wanted = -(-new_length // self.page_size) - len(sequence.pages)
         dropped = sequence.pages[sequence.n_released : kept]
         freed = sum(1 for page in dropped if self._uses[page] == 1)
         if wanted + shared_tail > len(self._free) + freed:
@@ -84,7 +116,7 @@ class KVCache:
                 f"{self.n_pages * self.page_size} free; use a larger context or end other sequences"
             )
         for page in dropped:
-            self._drop(page)
+            self.drop(page)
         sequence.n_released = kept
         if shared_tail:
             self._copy_tail(sequence)
@@ -103,7 +135,7 @@ class KVCache:
             )
         keep = max(-(-length // self.page_size), 0 if length == 0 else sequence.n_released)
         for page in sequence.pages[max(keep, sequence.n_released) :]:
-            self._drop(page)
+            self.drop(page)
         del sequence.pages[keep:]
         sequence.n_released = min(sequence.n_released, keep)
         sequence.length = length
@@ -113,13 +145,13 @@ class KVCache:
         other = SequenceCache()
         other.length, other.n_released, other.pages = sequence.length, sequence.n_released, list(sequence.pages)
         for page in other.pages[other.n_released :]:
-            self._uses[page] += 1
+            self.hold(page)
         return other
 
     def free(self, sequence: SequenceCache) -> None:
         """Give back everything the sequence holds; it is then as new."""
         for page in sequence.pages[sequence.n_released :]:
-            self._drop(page)
+            self.drop(page)
         sequence.length, sequence.n_released, sequence.pages = 0, 0, []
 
     def table(self, sequences: tuple[SequenceCache, ...]) -> NDArray[np.int32]:
@@ -139,15 +171,10 @@ class KVCache:
         old, new = sequence.pages[-1], self._take()
         for pool in (*self.keys, *self.values):
             pool[new] = pool[old]
-        self._drop(old)
+        self.drop(old)
         sequence.pages[-1] = new
 
     def _take(self) -> int:
         page = self._free.pop()
         self._uses[page] = 1
         return page
-
-    def _drop(self, page: int) -> None:
-        self._uses[page] -= 1
-        if self._uses[page] == 0:
-            self._free.append(page)

@@ -9,12 +9,17 @@
     ├── RequestError       parameters, prompts or token ids outside what the model takes
     ├── CapacityError      the key/value cache is full or has let go of what was asked for
     ├── OverloadError      a server with a full queue, or one that is about to stop
+    ├── EngineError        a fault of ours while answering: a bug, which ends one request and not the server
     ├── GrammarError       a schema, expression or tool list that answers cannot be held to
     ├── AccountError       a key that is unknown, expired or beyond its limits
     └── BackendError       an instruction set, library or device that is not there
 
 The command line prints the message alone and exits 1; a traceback means a bug in Octuor.
 """
+
+from typing import Literal
+
+AccountErrorKind = Literal["invalid", "expired", "revoked", "model_not_allowed", "rate_limited", "state"]
 
 
 class OctuorError(Exception):
@@ -61,12 +66,27 @@ class OverloadError(OctuorError):
         self.is_draining = is_draining
 
 
+class EngineError(OctuorError):
+    """An answer that failed for a reason of ours; the log has the traceback."""
+
+
 class GrammarError(OctuorError):
     """A JSON schema, regular expression or list of tools that answers cannot be held to."""
 
 
 class AccountError(OctuorError):
-    """An API key that does not exist, has expired or been revoked, or has used up its limits."""
+    """An API key that does not exist or may not do what was asked, or accounts that cannot be read or written.
+
+    kind           "invalid": no key, or none that was ever made; "expired" and "revoked": a key that once was good;
+                   "model_not_allowed"; "rate_limited"; "state": nothing a caller did, but the operator's to mend,
+                   such as a damaged database, a full disk or a name that is taken
+    retry_after_s  when the same request can pass; set where kind is "rate_limited", else None
+    """
+
+    def __init__(self, message: str, *, kind: AccountErrorKind, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
 
 
 class BackendError(OctuorError):

@@ -78,9 +78,13 @@ class Context:
         self._sequence = self._cache.new()
 
     def rewind(self, ids: Sequence[int]) -> int:
-        """Keep what it shares with the beginning of ids, but for the last id, whose logits are wanted."""
+        """Keep what it shares with the beginning of ids, but for the last: its logits are wanted.
+
+        And but for the one before it, for a prompt's token that runs alone is computed as an answer's, which may
+        differ in the last bits.
+        """
         shared = 0
-        for held, wanted in zip(self._ids, ids[:-1], strict=False):
+        for held, wanted in zip(self._ids, ids[:-2], strict=False):
             if held != wanted:
                 break
             shared += 1
@@ -201,12 +205,12 @@ def generate(
             now = time.perf_counter()
             progress.usage = Usage(len(ids), len(generated), cached, first_logits_at - began, now - first_logits_at)
 
-        for start in range(cached, len(ids), PREFILL_CHUNK):
-            logits = context.run(ops, weights, config, ids[start : start + PREFILL_CHUNK])
+        for start, end in _pieces(cached, len(ids)):
+            logits = context.run(ops, weights, config, ids[start:end])
             first_logits_at = time.perf_counter()
             account()
             if on_prefill is not None:
-                on_prefill(min(start + PREFILL_CHUNK, len(ids)), len(ids))
+                on_prefill(end, len(ids))
         matcher = StopMatcher(params.stop)
         while True:
             sample = sampler(logits, generated, ids, allowed=allowed)
@@ -229,6 +233,16 @@ def generate(
             logits = context.run(ops, weights, config, [sample.id])
 
     return Generation(tokens(), progress)
+
+
+def _pieces(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Up to PREFILL_CHUNK tokens of a prompt at a time, none of them alone unless the whole is."""
+    while start < end:
+        until = min(start + PREFILL_CHUNK, end)
+        if end - until == 1:
+            until -= 1
+        yield start, until
+        start = until
 
 
 def check_ids(ids: Sequence[int], vocab_size: int) -> None:

@@ -30,7 +30,7 @@ from octuor.logit_filters import (
     scale_temperature,
 )
 
-__all__ = ["Sample", "Sampler", "SamplingParams", "make_sampler"]
+__all__ = ["Sample", "Sampler", "SamplingParams", "describe", "make_sampler"]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ class Sampler:
             token_id = int(np.argmax(eligible))
         else:
             token_id = self._draw(eligible, len(generated_ids))
-        return self._report(logits, token_id)
+        n_top = self.params.logprobs
+        return Sample(token_id) if n_top is None else describe(logits, token_id, n_top)
 
     def _allow(self, logits: FloatArray, allowed: BoolArray) -> FloatArray:
         if allowed.shape != logits.shape:
@@ -210,23 +211,22 @@ class Sampler:
         index = find_mass(np.exp(logits - logits.max()), (uniform_53_bits + 1) * 2.0**-53)
         return index if ids is None else int(ids[index])
 
-    def _report(self, logits: FloatArray, token_id: int) -> Sample:
-        n_top = self.params.logprobs
-        if n_top is None:
-            return Sample(token_id)
-        logprobs = log_softmax(logits)
-        top: tuple[tuple[int, float], ...] = ()
-        if n_top:
-            kept = np.flatnonzero(keep_top_k(logits, n_top) > -np.inf)
-            likeliest = kept[np.argsort(-logits[kept], kind="stable")]
-            top = tuple((int(i), float(logprobs[i])) for i in likeliest)
-        return Sample(token_id, float(logprobs[token_id]), top)
-
     def _prompt_array(self, prompt_ids: Sequence[int]) -> IntArray:
         """Ids in the prompt, kept between calls: a list of 32k ids takes a millisecond to convert."""
         if self._prompt[0] is not prompt_ids:
             self._prompt = (prompt_ids, np.unique(_id_array(prompt_ids)))
         return self._prompt[1]
+
+
+def describe(logits: FloatArray, token_id: int, n_top: int) -> Sample:
+    """A token with its log-probability under logits [V], and the n_top likeliest with theirs."""
+    logprobs = log_softmax(logits)
+    top: tuple[tuple[int, float], ...] = ()
+    if n_top:
+        kept = np.flatnonzero(keep_top_k(logits, n_top) > -np.inf)
+        likeliest = kept[np.argsort(-logits[kept], kind="stable")]
+        top = tuple((int(i), float(logprobs[i])) for i in likeliest)
+    return Sample(token_id, float(logprobs[token_id]), top)
 
 
 def make_sampler(params: SamplingParams, vocab_size: int, eos_id: int | None, *, choice: int = 0) -> Sampler:

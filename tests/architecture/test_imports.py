@@ -16,6 +16,11 @@ SOURCES = sources()
 # The package's own front, which looks names up lazily, and `python -m octuor` stand above all floors.
 FRONT = ("", "__main__")
 HOMES = {"torch": "ops.torch", "matplotlib": "bench.plot"}  # beside train/
+ROOMS = {
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client", "opentelemetry"), "server"),
+    "llguidance": "grammar",
+    "sqlite3": "accounts",
+}
 HEAVY = {
     "numpy",
     "torch",
@@ -79,6 +84,14 @@ def test_optional_libraries_stay_in_their_homes(library: str) -> None:
         for found in source.imports:
             if found.module.partition(".")[0] == library:
                 assert source.name == HOMES.get(library) or source.part == "train", f"{source.path}:{found.line}"
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_libraries_stay_in_their_rooms(library: str) -> None:
+    for source in SOURCES.values():
+        for found in source.imports:
+            if found.module.partition(".")[0] == library:
+                assert source.part == ROOMS[library], f"{source.path}:{found.line}"
 
 
 @pytest.mark.parametrize("library", ["sentencepiece", "tokenizers", "huggingface_hub", "rich"])

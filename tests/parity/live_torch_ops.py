@@ -138,6 +138,8 @@ def _steps(ops: Ops, cache: KVCache, window: int | None) -> list[F32Array]:
     for n_a, n_b in [(6, 0), (1, 9), (7, 1)]:
         batch = step(cache, [(a, [0] * n_a), (b, [0] * n_b)])
         out.append(attend(ops, batch, heads(n_a + n_b), window))
+    batch = step(cache, [(a, [0]), (a, [0]), (b, [0]), (a, [0] * 3)])  # entries of one sequence follow one another
+    out.append(attend(ops, batch, heads(6), window))
     return out
 
 

@@ -6,6 +6,7 @@ files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from octuor.errors import RequestError, TokenizerError
@@ -54,6 +55,10 @@ class Tokenizer(Protocol):
     def is_control(self, token_id: int) -> bool:
         """Whether the id is a mark that no text can produce: BOS, EOS, the unknown id and the like."""
 
+    @property
+    def control_ids(self) -> Mapping[str, int]:
+        """Name to id of every control token: "<s>", "</s>", "<unk>"; "[INST]" and more in v2 and v3 files."""
+
     def control_id(self, name: str) -> int | None:
         """The id of the control token of this name ("[INST]" in v2 and v3 files), None if there is none."""
 
@@ -67,7 +72,7 @@ class PieceTable:
 
     def __init__(self, pieces: Sequence[bytes], control_ids: Mapping[str, int], bos_id: int, eos_id: int) -> None:
         self._pieces = tuple(pieces)
-        self._control_ids = dict(control_ids)
+        self._control_ids = MappingProxyType(dict(control_ids))
         self._control = frozenset(self._control_ids.values())
         self._bos_id = bos_id
         self._eos_id = eos_id
@@ -99,6 +104,10 @@ class PieceTable:
 
     def is_control(self, token_id: int) -> bool:
         return token_id in self._control
+
+    @property
+    def control_ids(self) -> Mapping[str, int]:
+        return self._control_ids
 
     def control_id(self, name: str) -> int | None:
         return self._control_ids.get(name)
