@@ -81,7 +81,8 @@ SCHEMAS: dict[str, Schema | bool] = {
         },
     },
     "oneOf and anyOf": {
-        **{"type": "integer", "anyOf": [{"maximum": 4}, {"minimum": 9}]},
+        "type": "integer",
+        "anyOf": [{"maximum": 4}, {"minimum": 9}],
         "oneOf": [{"type": "integer", "minimum": 3}, {"type": "string"}],
     },
     "anyOf after oneOf": {"oneOf": [INTEGER, {"type": "null"}], "anyOf": [{"type": "null"}], "allOf": [{}]},

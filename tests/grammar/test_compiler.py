@@ -208,6 +208,7 @@ def test_the_first_mask_has_the_natural_beginning(compiler: GrammarCompiler) -> 
     assert pieces_of(first) <= {b" ", b"{", b" {", b'{"', b' {"', b"{}", b" {}"}
     matcher.advance(28705)  # "▁" alone
     assert pieces_of(matcher.mask()) == {b"{", b'{"', b"{}"}
+    assert pieces_of(compiler.json_object(is_chat=False).matcher().mask()) == {b"{", b'{"', b"{}"}
 
 
 def test_no_free_blanks_inside(compiler: GrammarCompiler) -> None:

@@ -83,8 +83,8 @@ class GrammarCompiler:
     ) -> CompiledGrammar | None:
         """The grammar for what a request asks of its answers; None where it asks for nothing.
 
-        is_chat  chat text loses one blank in front ("▁{" is how models begin), so one is allowed. False where text is
-                 kept as it is: expressions then match the whole of it, and JSON may still have the blank
+        is_chat  allow one blank before the answer: chat text loses it, and "▁{" is how models begin. False where the
+                 text is kept as it is
         """
         if answer_format.kind == "text" and use.mode == "none":
             return None
@@ -100,13 +100,13 @@ class GrammarCompiler:
             raise GrammarError(str(found))  # a new one: this may be another thread
         return found
 
-    def json_object(self) -> CompiledGrammar:
+    def json_object(self, *, is_chat: bool = True) -> CompiledGrammar:
         """Any JSON object."""
-        return self._given(AnswerFormat("json_object"))
+        return self._given(AnswerFormat("json_object"), is_chat=is_chat)
 
-    def json_schema(self, schema: JsonSchema, *, field: str = "schema") -> CompiledGrammar:
+    def json_schema(self, schema: JsonSchema, *, field: str = "schema", is_chat: bool = True) -> CompiledGrammar:
         """JSON that matches a schema; field is its place in the request, for messages."""
-        return self._given(AnswerFormat("json_schema", schema, field=field))
+        return self._given(AnswerFormat("json_schema", schema, field=field), is_chat=is_chat)
 
     def regex(self, pattern: str, *, field: str = "regex", is_chat: bool = True) -> CompiledGrammar:
         """Text that a regular expression matches from end to end."""
@@ -117,7 +117,7 @@ class GrammarCompiler:
         with self._trial_lock:
             self._trial.close()
 
-    def _given(self, answer_format: AnswerFormat, *, is_chat: bool = True) -> CompiledGrammar:
+    def _given(self, answer_format: AnswerFormat, *, is_chat: bool) -> CompiledGrammar:
         grammar = self.compile(answer_format, is_chat=is_chat)
         assert grammar is not None
         return grammar
@@ -162,7 +162,8 @@ class CompiledGrammar:
         self._is_quick = time.thread_time() - began < _QUICK_S
 
     def matcher(self) -> GrammarMatcher:
-        return GrammarMatcher(self, self._first.deep_copy(), self._tokenizer.vocab_size)
+        tokenizer = self._tokenizer
+        return GrammarMatcher(self, self._first.deep_copy(), tokenizer.vocab_size, tokenizer.eos_token)
 
     def again(self) -> LLMatcher | None:
         """A matcher of llguidance that shares nothing with others, for an answer in the middle of which what they
@@ -183,10 +184,11 @@ class CompiledGrammar:
 class GrammarMatcher:
     """Where one answer stands. Used by one thread at a time; releases the interpreter's lock while it works."""
 
-    def __init__(self, grammar: CompiledGrammar, matcher: LLMatcher, vocab_size: int) -> None:
+    def __init__(self, grammar: CompiledGrammar, matcher: LLMatcher, vocab_size: int, eos_id: int) -> None:
         self._grammar = grammar
         self._matcher = matcher
         self._vocab_size = vocab_size
+        self._eos_id = eos_id
         self._bits = np.zeros((vocab_size + 31) // 32, dtype="<u4")
         self._ids: list[int] = []
         self._is_alone = False
@@ -205,14 +207,19 @@ class GrammarMatcher:
         return np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
 
     def advance(self, token_id: int) -> None:
-        """As `engine.request.Matcher` says; after the end, EOS changes nothing.
+        """As `engine.request.Matcher` says; EOS changes nothing.
 
-        Raises GrammarError if the grammar does not allow the id here.
+        Raises GrammarError if the grammar does not allow the id here, and as mask does.
         """
-        if not self._matcher.consume_token(token_id):
+        if token_id == self._eos_id:
+            return
+        n_taken = self._matcher.try_consume_tokens([token_id])
+        if self._matcher.is_error():
             self._go_on_alone()
-            self._matcher.consume_token(token_id)
+            n_taken = self._matcher.try_consume_tokens([token_id])
             self._check()
+        if not n_taken:
+            raise GrammarError(f"grammar: expected an id that may come after {len(self._ids)} tokens, found {token_id}")
         self._ids.append(token_id)
 
     def _fill(self) -> None:
