@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +19,7 @@ import octuor
 from grammar.cases import SCHEMAS
 from grammar.sampling import Choose, EndlessError, at_random, check, draw
 from grammar.schemas import schemas
-from octuor.errors import GrammarError
+from octuor.errors import BackendError, GrammarError, OverloadError
 from octuor.grammar import TEXT, AnswerFormat, GrammarCompiler, read_answer, read_response_format, read_tools
 from octuor.tokenizer import Tokenizer, encode_chat
 from tokenizer_file import mixtral_tokenizer
@@ -338,6 +339,21 @@ def test_all_schemas_together_have_a_limit(compiler: GrammarCompiler) -> None:
     tools = [{"name": f"f{n}", "parameters": parameters} for n in range(4)]
     with pytest.raises(GrammarError, match=r"tools: .*together"):
         compiler.compile(TEXT, read_tools(tools))
+
+
+def test_a_queue_of_new_grammars_ends(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octuor.grammar.compiler._WAIT_S", 0.01)
+    known = compiler.json_object()
+    with compiler._trial_lock:
+        with pytest.raises(OverloadError, match=r"field: .*try again"):
+            compiler.json_schema({"const": "new"}, field="field")
+        assert compiler.json_object() is known
+
+
+def test_llguidance_belongs_to_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(BackendError, match=r'pip install "octuor\[serve\]"'):
+        GrammarCompiler(TOKENIZER, 32_000)
 
 
 def test_two_tokenizers_agree(compiler: GrammarCompiler) -> None:

@@ -21,7 +21,7 @@ WEATHER = {
 }
 NOW = {"type": "function", "function": {"name": "now"}}
 TOOLS = [WEATHER, NOW]
-USER = {"role": "user", "content": "How is it in Köln?"}
+USER: dict[str, Any] = {"role": "user", "content": "How is it in Köln?"}
 CALLS = [
     {"id": "abcdefghi", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}},
     {"id": "jklmnopqr", "function": {"name": "now", "arguments": {}}},
@@ -57,7 +57,7 @@ def test_the_model_is_told_what_is_wanted(choice: object, words: str) -> None:
 
 
 def test_calls_and_results_are_written_out() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         USER,
         {"role": "assistant", "content": "", "tool_calls": CALLS},
         {"role": "tool", "tool_call_id": "abcdefghi", "content": 'It "rains".'},

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 MAX_TEXT = 1 << 19  # characters of a grammar: the schemas of all tools together
-_WAIT_S = 20.0  # for other new grammars to be compiled
+_WAIT_S = 10.0  # for other new grammars to be compiled
 _ENTRY_BYTES = 1 << 18  # a small compiled grammar with the states its answers visit
 _TEXT_BYTES = 100  # and a character of its schema
 _ERROR_BYTES = 1 << 9
@@ -52,7 +52,8 @@ class GrammarCompiler:
 
     Methods return at once where the grammar is known; a new one takes about a millisecond, a large one up to a
     second: call them off an event loop. They raise GrammarError for what answers cannot be held to or takes too much
-    time or memory, and OverloadError where too many new ones come at once.
+    time or memory, OverloadError where too many new ones come at once, and BackendError where processes cannot be
+    started.
 
     Raises BackendError without llguidance.
     """
