@@ -10,7 +10,7 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat test test-amx test-parity test-aarch64 test-aarch64-python lint format bench clean
+.PHONY: chat test test-amx test-clients test-parity test-aarch64 test-aarch64-python lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
@@ -20,6 +20,20 @@ test: $(VENV)/.octuor $(VENV)/.test
 
 test-parity: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity
 	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py
+
+# The programs of other people's clients against a server; each client has an environment of its own.
+CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))
+
+test-clients: $(VENV)/.octuor $(VENV)/.test
+	@$(MAKE) --no-print-directory -j4 $(CLIENTS:%=build/clients/%/.installed)
+	$(BIN)/python -m pytest tests/clients/live_*.py
+
+build/clients/%/.installed: tests/clients/requirements/%.txt
+	$(call say,installing $* and what it needs into $(@D))
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'pytest>=8' -r $< >&2
+	@touch $@
 
 # The kernels for AMX on a processor without it: a second build, whose matrix unit is plain C++.
 test-amx: $(VENV)/.octuor $(VENV)/.test
@@ -74,7 +88,7 @@ $(VENV)/.octuor: $(VENV)/.venv $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.octuor pyproject.toml
 	$(call say,installing what the tests need)
-	@$(BIN)/python -m pip install --quiet $(call extra,test) $(call extra,serve) >&2
+	@$(BIN)/python -m pip install --quiet $(call extra,test) $(call extra,serve) $(call extra,otel) >&2
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.venv pyproject.toml

@@ -15,7 +15,6 @@ constexpr int64_t ROWS = 64, INPUTS = 256, STRIP = 16, STRIPS = ROWS / STRIP;
 constexpr int64_t GROUP = 16, GROUPS = INPUTS / GROUP, QUADS = INPUTS / 4, LINE = 64;
 constexpr int64_t STEPS = 8;  // of an exact product over a tile, between which memory is fetched ahead
 constexpr int OPEN_STEPS = int(GROUPS / 2 * (ROWS / W / OPEN_TILE_VECTORS));
-constexpr int STRIP_VECTORS = int(STRIP) / W;
 constexpr int64_t STRIP_BYTES = QUADS * LINE;  // of int8 codes
 
 // The codes of one token as an open tile meets them: groups by twos, and in those inputs by twos in turn.
@@ -255,8 +254,7 @@ struct Grouped {
         const int to = EXTRA ? __builtin_ctz(EXTRA) - extra_bit(g * 2 + p) : 0;
         if (LOOKS_UP) {
             const I32 both = EXTRA ? choose_bits(main, extra, p ? 0xcc : 0x33) : main;
-            const I32 even = bits(both, 15), odd = high_bits(both, 15);
-            return {lookup(tables.of[g][p], even), lookup(tables.of[g][p], odd)};
+            return {lookup(tables.of[g][p], both), lookup_high(tables.of[g][p], both)};
         }
         if (EXTRA) {
             const I32 even = choose_bits(main, shift(extra, to), MAIN);

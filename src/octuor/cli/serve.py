@@ -23,6 +23,20 @@ def main(
     max_queue: Annotated[Optional[int], typer.Option(min=1, help="Requests that may wait; default: 256.")] = None,  # noqa: UP045
     context: options.Context = None,
     resident: options.Resident = False,
+    drain_timeout: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Seconds that running answers may go on for after SIGTERM; default: 60."),
+    ] = None,
+    cors_origin: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A page that may ask, beside those of this machine: https://example.org; * for all."),
+    ] = None,
+    log_format: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="json, text, or auto: text on a terminal; default: auto."),
+    ] = None,
+    log_level: Annotated[Optional[str], typer.Option(help="debug, info, warning or error; default: info.")] = None,  # noqa: UP045
+    otel: Annotated[bool, typer.Option("--otel", help="Send spans to where the OTEL_ variables say.")] = False,
     allow_no_keys: Annotated[
         bool, typer.Option("--allow-no-keys", help="Answer anybody, beyond this machine too, while there are no keys.")
     ] = False,
@@ -47,10 +61,14 @@ def main(
         "threads": threads,
         "max_batch": max_batch,
         "max_queue": max_queue,
+        "drain_timeout_s": drain_timeout,
+        "cors_origins": tuple(cors_origin) if cors_origin else None,
+        "log_format": log_format,
+        "log_level": log_level,
+        "otel": otel or None,
+        "allow_no_keys": allow_no_keys or None,
     }
     server = replace(settings.server, **{key: value for key, value in given.items() if value is not None})
-    if allow_no_keys:
-        server = replace(server, allow_no_keys=True)
     models = settings.models if model is None else (ModelSettings(path=model),)
     about: dict[str, Any] = {"name": name, "context": context, "resident": resident or None}
     first = replace(models[0], **{key: value for key, value in about.items() if value is not None})

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from octuor.api import POCKET, Model, load
 from octuor.checkpoint.memory import OnLoad
-from octuor.engine.engine import Engine, EngineSettings
+from octuor.engine.engine import Engine, EngineSettings, StepReport
 from octuor.engine.room import cache_room
 from octuor.errors import BackendError, ConfigError
 from octuor.server.registry import Registry, Served
 from octuor.server.settings import Config, ModelSettings
 
+OnStep = Callable[[StepReport], None]
 
-def load_registry(config: Config, on_load: OnLoad | None = None) -> Registry:
+
+def load_registry(
+    config: Config, on_load: OnLoad | None = None, on_step: Callable[[str], OnStep] | None = None
+) -> Registry:
     """Load every model of the settings and start its engine.
 
     on_load  as in octuor.load
+    on_step  from a model's name to what its engine calls after each step
 
     Raises what octuor.load does, and ConfigError where names clash.
     """
@@ -27,8 +33,8 @@ def load_registry(config: Config, on_load: OnLoad | None = None) -> Registry:
             raise ConfigError(f"models.{place}.name: expected names that differ, found {name!r} twice; give them names")
     aliases = {alias: name for name, settings in zip(names, config.models, strict=True) for alias in settings.aliases}
     engines = [
-        Engine(model, _engine_settings(settings, model, config))
-        for settings, model in zip(config.models, models, strict=True)
+        Engine(model, _engine_settings(settings, model, config), on_step=on_step(name) if on_step else None)
+        for name, settings, model in zip(names, config.models, models, strict=True)
     ]
     served = [
         Served(name, model, engine, settings.temperature)

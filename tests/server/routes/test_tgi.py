@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from octuor import SamplingParams
+from octuor.cache import PAGE_SIZE
+from octuor.engine.engine import Engine, EngineSettings
+from octuor.server.registry import Registry, Served
 from server.http_client import Client, events_of, pocket
 from server.scripted_server import scripted, served
 
@@ -211,6 +215,20 @@ def test_an_answer_has_100_tokens_by_default_or_what_the_context_leaves() -> Non
         assert (details["generated_tokens"], details["finish_reason"]) == (3, "length")
 
 
+def test_earlier_answers_in_a_prompt_are_not_computed_again() -> None:
+    model = pocket()
+    with Engine(model, EngineSettings(cache_tokens=2048)) as engine:
+        client = Client()
+        client.serving.registry = Registry([Served("pocket", model, engine)])
+        asked = "<s>[INST] Tell me a long story about a cat and a dog. [/INST]"
+        told = client.post("/generate", body(asked, max_new_tokens=150, details=True)).json()
+        n_known = engine.stats().prefix_tokens_cached
+        again = f"{asked}{told['generated_text']}</s> [INST] And then? [/INST]"
+        assert client.post("/generate", body(again, max_new_tokens=1)).is_success
+        n_asked = len(model.tokenizer.encode(asked))
+        assert engine.stats().prefix_tokens_cached - n_known > n_asked + PAGE_SIZE
+
+
 def test_lines_hold_no_separators_that_clients_cut_at() -> None:
     separator = [229, 131, 171]  # U+2028, byte by byte
     with scripted([HI, *separator, BANG]) as client:
@@ -225,6 +243,33 @@ def test_control_tokens_inside_an_answer_are_no_text() -> None:
         assert answer["generated_text"] == " Hi there"
         told = [(token["text"], token["special"]) for token in answer["details"]["tokens"]]
         assert told == [(" Hi", False), ("<s>", True), (" there", False), ("</s>", True)]
+
+
+def test_an_answer_matches_its_expression(real: Client) -> None:
+    pattern = {"type": "regex", "value": "[A-Z][a-z]{2,9} (é|🦑)!"}
+    for wish in (body("The", grammar=pattern), body("The", grammar=pattern, do_sample=True, seed=3)):
+        text = real.post("/generate", wish).json()["generated_text"]
+        assert re.fullmatch(pattern["value"], text)
+        assert events(real, "/generate_stream", wish)[-1]["generated_text"] == text
+
+
+SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Paris", "Lyon"]}, "n": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        {"type": "json", "value": {**SCHEMA, "required": ["city"]}},
+        {"type": "json", "value": json.dumps({**SCHEMA, "required": ["city"]})},
+        {"type": "json_object", "value": {**SCHEMA, "required": ["city"]}},
+        {"type": "json_schema", "value": {"name": "place", "schema": {**SCHEMA, "required": ["city"]}}},
+    ],
+    ids=["object", "text", "alias", "named"],
+)
+def test_an_answer_matches_its_schema(real: Client, grammar: dict[str, Any]) -> None:
+    answer = real.post("/generate", body("[INST] Where? [/INST]", grammar=grammar, details=True)).json()
+    assert answer["details"]["finish_reason"] == "eos_token"
+    assert json.loads(answer["generated_text"])["city"] in ("Paris", "Lyon")
 
 
 def test_info(real: Client) -> None:

@@ -48,6 +48,7 @@ def refusal(answer: httpx.Response, status: int = 422, kind: str = "validation")
         ({"temperature": "0.5"}, "`temperature` must be a valid number"),
         ({"temperature": True}, "`temperature` must be a valid number"),
         ({"repetition_penalty": 0.0}, "`repetition_penalty` must be strictly positive"),
+        ({"repetition_penalty": 1e-9}, "`repetition_penalty` must be >= 0.01 and <= 100"),
         ({"frequency_penalty": 2.5}, "`frequency_penalty` must be >= -2.0 and <= 2.0"),
         ({"top_p": 1.0}, "`top_p` must be > 0.0 and < 1.0"),
         ({"top_p": 0}, "`top_p` must be > 0.0 and < 1.0"),
@@ -259,10 +260,13 @@ def test_keys_are_asked_for_and_accounted(tmp_path: Path) -> None:
         client = Client(says(" Hi"), accounts=accounts)
         for route in ROUTES:
             for headers in ({}, {"authorization": "Bearer wrong"}):
-                answer = client.post(route, body, headers=headers)
+                answer = client.request("POST", route, json=body, headers=headers)
                 assert (answer.status_code, set(answer.json())) == (401, {"error"})  # a text, and no error_type
                 assert "key" in answer.json()["error"]
-            assert client.post(route, body, headers={"authorization": f"Bearer {secret}"}).status_code == 200
+            assert (
+                client.request("POST", route, json=body, headers={"authorization": f"Bearer {secret}"}).status_code
+                == 200
+            )
         assert client.get("/info").status_code == 401
         (row,) = store.usage(key.id)
         assert (row.requests, row.prompt_tokens, row.completion_tokens) == (3, 6, 3)

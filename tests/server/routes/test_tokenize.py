@@ -121,7 +121,7 @@ def test_detokenizing_undoes_tokenizing(client: Client) -> None:
         ("/tokenize", {"messages": [{"role": "robot", "content": "a"}]}, "messages.0.role: expected"),
         ("/chat_tokenize", {}, "messages: expected a value"),
         ("/detokenize", {"tokens": [1, 32000]}, "expected 0 to 31999, got 32000"),
-        ("/detokenize", {"tokens": [-1]}, "expected 0 to 31999, got -1"),
+        ("/detokenize", {"tokens": [-1]}, "tokens.0: expected greater than or equal to 0, found -1"),
         ("/detokenize", {"tokens": ["1"]}, "tokens.0: expected a valid integer"),
         ("/detokenize", {"tokens": [2**40]}, "tokens.0: expected less than or equal to 2147483647"),
         ("/detokenize", {"tokens": "1"}, "tokens: expected a valid list"),

@@ -54,7 +54,7 @@ class _Body:
         self._began_at = asyncio.get_running_loop().time()
 
     def refuse(self, error: ApiError) -> ApiError:
-        """Note that the rest is not wanted."""
+        """Note that the rest is not wanted, though it is coming."""
         self._is_refused = True
         return error
 
@@ -67,7 +67,7 @@ class _Body:
             async with asyncio.timeout_at(self._began_at + limits.body_timeout_s + self.size / limits.body_bytes_per_s):
                 message = await self._receive()
         except TimeoutError:
-            raise self.refuse(too_slow()) from None
+            raise too_slow() from None
         if message["type"] != "http.request":
             self._is_whole = True
             return message

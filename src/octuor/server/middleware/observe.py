@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -61,6 +62,8 @@ class Observe:
             elif not message.get("more_body", False):
                 state.is_complete = True
             await send(message)
+            if not state.is_complete:  # an answer that is all there already would hold the loop to its end,
+                await asyncio.sleep(0)  # deaf to other requests and to its own client's leaving
 
         try:
             await self._app(scope, listen, answer)

@@ -60,9 +60,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     },
     500: {"model": ErrorResponse, "description": "A failure of the server."},
 }
-EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The answer.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"description": "The answer.", "content": {"text/event-stream": {}}}}
 
 router = keyed_router("TGI", errors=ERRORS)
 
@@ -227,10 +225,6 @@ def _check_together(parameters: GenerateParameters, *, is_stream: bool) -> None:
         raise _refused("you must use sampling when `best_of` is > 1", "best_of")
     if best_of > 1 and parameters.seed is not None:
         raise _refused("`seed` must not be set when `best_of` > 1", "seed")
-    if parameters.watermark:
-        raise _refused("`watermark` must be false: this server does not mark its texts", "watermark")
-    if parameters.adapter_id is not None:
-        raise _refused("`adapter_id` must be null: this server has no adapters", "adapter_id")
 
 
 async def _prompt(served: Served, inputs: str, truncate: int | None) -> Prompt:

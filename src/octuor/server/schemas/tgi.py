@@ -37,6 +37,12 @@ def _limits(**schema: Any) -> Any:
 
 _POSITIVE = _must_be("strictly positive", lambda value: value > 0)
 _Positive = Annotated[float, _POSITIVE, _limits(exclusiveMinimum=0)]
+_Repetition = Annotated[
+    float,
+    _POSITIVE,
+    _must_be(">= 0.01 and <= 100", lambda value: 0.01 <= value <= 100),
+    _limits(minimum=0.01, maximum=100),
+]
 _PositiveInt = Annotated[
     Int,
     _POSITIVE,
@@ -60,6 +66,9 @@ _TopN = Annotated[
     _must_be(f">= 0 and <= {MAX_TOP_N_TOKENS}. Given: {{}}", lambda value: 0 <= value <= MAX_TOP_N_TOKENS),
     _limits(minimum=0, maximum=MAX_TOP_N_TOKENS),
 ]
+
+
+_Text = Annotated[str, _limits(minLength=1)]
 
 
 def _stops(value: Any) -> Any:
@@ -86,6 +95,19 @@ _Stops = Annotated[
 ]
 
 
+# What there is not: whoever asks for it shall know.
+_NoWatermark = Annotated[
+    bool,
+    _must_be("false: this server does not mark its texts", lambda value: not value),
+    WithJsonSchema({"type": "boolean", "const": False}),
+]
+_NoAdapter = Annotated[
+    str,
+    _must_be("null: this server has no adapters", lambda value: not value),
+    WithJsonSchema({"type": "string", "maxLength": 0}),
+]
+
+
 class GrammarParameter(RequestModel):
     """What the answer must match: a JSON schema (also as text), or a regular expression."""
 
@@ -98,7 +120,7 @@ class GenerateParameters(RequestModel):
 
     best_of: _BestOf | None = Field(default=None, description="Answers to choose from, by the sum of their logprobs.")
     temperature: _Positive | None = None
-    repetition_penalty: _Positive | None = None
+    repetition_penalty: _Repetition | None = None
     frequency_penalty: _Penalty | None = None
     top_k: _PositiveInt | None = None
     top_p: _Fraction | None = None
@@ -110,7 +132,7 @@ class GenerateParameters(RequestModel):
     )
     stop: _Stops | None = Field(default=None, description="Strings that end the answer, as a part of it.")
     truncate: _PositiveInt | None = Field(default=None, description="Keep only the last tokens of the prompt.")
-    watermark: bool | None = None
+    watermark: _NoWatermark | None = None
     details: bool | None = None
     decoder_input_details: bool | None = Field(
         default=None, description="Logprobs of the prompt's tokens, with details."
@@ -118,7 +140,7 @@ class GenerateParameters(RequestModel):
     seed: _Seed | None = None
     top_n_tokens: _TopN | None = None
     grammar: GrammarParameter | None = None
-    adapter_id: str | None = None
+    adapter_id: _NoAdapter | None = None
 
     @property
     def is_sampling(self) -> bool:
@@ -130,7 +152,7 @@ class GenerateParameters(RequestModel):
 class GenerateRequest(RequestModel):
     """A prompt that carries its own marks: "<s>[INST] Hello [/INST]"; "<s>" and "</s>" are control tokens in it."""
 
-    inputs: str = Field(examples=["[INST] Name three moons of Jupiter. [/INST]"])
+    inputs: _Text = Field(examples=["[INST] Name three moons of Jupiter. [/INST]"])
     parameters: GenerateParameters | None = None
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from octuor.server.schemas.chat import MAX_MESSAGES, Message, Objects
-from octuor.server.schemas.common import MAX_INT, Int, RequestModel, at_most
+from octuor.server.schemas.common import MAX_INT, RequestModel, at_most
 
 MAX_IDS = 1_000_000
 
@@ -27,6 +27,20 @@ class Conversation(RequestModel):
 
 class TokenizeRequest(Conversation):
     """A text, by one of four names; the name decides what the answer looks like."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"type": kind}}}
+                for name, kind in (
+                    ("inputs", "string"),
+                    ("prompt", "string"),
+                    ("content", "string"),
+                    ("messages", "array"),
+                )
+            ]
+        }
+    )
 
     inputs: str | None = Field(None, description="TGI: the answer is a list of ids with their texts and places.")
     prompt: str | None = Field(None, description="vLLM: tokens, count and max_model_len.")
@@ -52,7 +66,9 @@ class ChatTokenizeRequest(Conversation):
 class DetokenizeRequest(RequestModel):
     """Ids to be read as text."""
 
-    tokens: Annotated[list[Annotated[Int, Field(le=MAX_INT)]], Field(fail_fast=True), BeforeValidator(at_most(MAX_IDS))]
+    tokens: Annotated[
+        list[Annotated[int, Field(ge=0, le=MAX_INT)]], Field(fail_fast=True), BeforeValidator(at_most(MAX_IDS))
+    ]
     model: str | None = None
 
 
