@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from octuor.engine.engine import EngineStats
-from octuor.engine.request import Event, Finish, FinishReason, Pooled, Prefilled, Request, Step, TokenInfo
+from octuor.engine.request import Event, Failed, Finish, FinishReason, Pooled, Prefilled, Request, Step, TokenInfo
 from octuor.errors import OctuorError, OverloadError
 
 Script = Callable[[Request], Iterator[Event]]
@@ -95,6 +95,7 @@ class FakeEngine:
 
     def _play(self, job: FakeJob, deliver: Callable[[Event], None]) -> None:
         job.started_at = time.perf_counter()
+        n_owed = job.request.n
         for event in self.script(job.request):
             if job.cancelled.is_set():
                 return
@@ -103,8 +104,11 @@ class FakeEngine:
             if isinstance(event, Step) and event.token is not None:
                 job.completion_tokens += 1
                 job.first_token_at = job.first_token_at or time.perf_counter()
+            n_owed -= isinstance(event, Step) and event.finish is not None
+            if n_owed == 0 or isinstance(event, Pooled | Failed):  # known before the last is told, as the engine has it
+                job.finished_at = time.perf_counter()
             deliver(event)
-        job.finished_at = time.perf_counter()
+        job.finished_at = job.finished_at or time.perf_counter()
 
 
 # ---- scripts -------------------------------------------------------------------------------------
