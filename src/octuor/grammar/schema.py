@@ -84,8 +84,15 @@ class _Preparer:
             return schema
         self._within.append(place)
         out: dict[str, Any] = {}
+        joined: list[dict[str, Any]] = []
         for keyword, value in schema.items():
-            out.update(self._keyword(keyword, value, place))
+            for name, found in self._keyword(keyword, value, place).items():
+                if name in out:  # oneOf has become anyOf, and there is one
+                    joined.append({name: found})
+                else:
+                    out[name] = found
+        if joined:
+            out["allOf"] = [*out.get("allOf", []), *joined]
         self._narrow(out, place)
         self._within.pop()
         return out

@@ -120,8 +120,8 @@ def test_a_connection_that_breaks() -> None:
 
 def test_a_connection_that_ends_without_an_answer() -> None:
     async def silent(_: Asked) -> AsyncIterator[bytes]:
-        for nothing in ():
-            yield nothing
+        for part in list[bytes]():
+            yield part
 
     assert send(FakeServer(silent))[1].error == "broken stream"
 

@@ -13,6 +13,7 @@ from fake_openai import Asked, FakeServer, answer_as_asked, serving, tokenize, w
 from octuor.api import POCKET
 from octuor.bench.serve.client import connect
 from octuor.bench.serve.counting import local_count, server_count
+from octuor.bench.serve.words import Count
 from octuor.errors import CheckpointError, RequestError
 from octuor.tokenizer import encode_chat, encode_prompt, find_mistral_common_tokenizer, open_tokenizer
 from octuor.tools.synth import synth
@@ -58,13 +59,17 @@ def test_servers(small: Small, completion: int | None, chat: int | None) -> None
     assert counted(small, "chat", "one two three") == chat
 
 
+async def count(by: Count, text: str) -> int:
+    return await by(text)
+
+
 def test_a_models_own_tokenizer() -> None:
     tokenizer = open_tokenizer(find_mistral_common_tokenizer())
     for source in (str(POCKET), str(find_mistral_common_tokenizer())):
         for text in ("time", "time year people"):
             chat = encode_chat(tokenizer, [{"role": "user", "content": text}])
-            assert asyncio.run(local_count(source, "chat")(text)) == len(chat)
-            assert asyncio.run(local_count(source, "completions")(text)) == len(encode_prompt(tokenizer, text))
+            assert asyncio.run(count(local_count(source, "chat"), text)) == len(chat)
+            assert asyncio.run(count(local_count(source, "completions"), text)) == len(encode_prompt(tokenizer, text))
 
 
 def test_models_without_a_tokenizer(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from octuor.bench.serve import run as module
 from octuor.bench.serve.exchange import NO_CONNECTION, Call, Exchange
+from octuor.bench.serve.lengths import arrivals
 from octuor.bench.serve.run import DEAD, Found, Load, Tick, run_row
 
 
@@ -102,7 +103,7 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
 
 def test_an_open_loop_ends_by_time() -> None:
     rng, rate, seconds = np.random.default_rng(0), 200.0, 0.1
-    expected = sum(1 for _ in itertools.takewhile(lambda at: at < seconds, module.arrivals(rate, rng)))
+    expected = len(list(itertools.takewhile(lambda at: at < seconds, arrivals(rate, rng))))
     assert len(run(FakeClient(), Load(rate=rate, duration_s=seconds, warmup=0)).exchanges) == expected > 5
 
 

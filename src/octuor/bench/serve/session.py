@@ -17,7 +17,7 @@ from octuor.bench.serve.exchange import Call
 from octuor.bench.serve.lengths import Lengths, Uniform
 from octuor.bench.serve.report import SERVER, Row, read_row, row_json
 from octuor.bench.serve.run import Load, OnTick, run_row
-from octuor.bench.serve.words import Prompts, RandomIds, find_words, guessed_words
+from octuor.bench.serve.words import Count, Prompts, RandomIds, find_words, guessed_words
 from octuor.errors import RequestError
 
 BUSY = 0.5  # share of a core from which on the client may be what limits
@@ -153,6 +153,7 @@ async def _prompts(client: Client, settings: Settings, model: str) -> tuple[Prom
     """Prompts, how they are made, and what is wrong with them."""
     if settings.ids is not None:
         return RandomIds(settings.ids), "random ids", ()
+    count: Count | None
     if settings.tokenizer is not None:
         count = local_count(settings.tokenizer, settings.endpoint)
     else:

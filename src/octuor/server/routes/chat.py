@@ -96,10 +96,15 @@ async def _whole(caller: Caller, served: Served, request: Request, shape: ChatSh
 
 async def _prompt(served: Served, body: ChatRequest, use: ToolUse, answer_format: AnswerFormat) -> ChatPrompt:
     tokenizer = served.tokenizer
-    messages = with_tools([message.as_dict() for message in body.messages], use)
-    messages = with_system(messages, format_text(answer_format))
-    if body.safe_prompt or body.safe_mode:
-        messages.insert(0, Message("system", SAFE_PROMPT))
-    n_chars = sum(len(message.content) for message in messages)
+    n_chars = sum(message.n_chars for message in body.messages)
     check_chars(served, n_chars, "messages")
-    return await encoded(n_chars + ITEM * len(messages), lambda: encode_messages(tokenizer, messages))
+
+    def encode() -> ChatPrompt:
+        messages = with_tools([message.as_dict() for message in body.messages], use)
+        messages = with_system(messages, format_text(answer_format))
+        if body.safe_prompt or body.safe_mode:
+            messages.insert(0, Message("system", SAFE_PROMPT))
+        check_chars(served, sum(len(message.content) for message in messages), "messages")
+        return encode_messages(tokenizer, messages)
+
+    return await encoded(n_chars + ITEM * len(body.messages), encode)
