@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octuor.errors import GrammarError
@@ -60,6 +60,7 @@ _ARGUMENTS: st.SearchStrategy[dict[str, object]] = st.dictionaries(_TEXTS, _TEXT
 _CALLS = st.lists(st.tuples(st.sampled_from(["f", "g"]), _ARGUMENTS))
 
 
+@settings(deadline=None)
 @given(
     content=_TEXTS.filter(lambda text: "[TOOL_CALLS]" not in text),
     calls=_CALLS,
