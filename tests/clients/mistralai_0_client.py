@@ -122,13 +122,21 @@ def test_stream_of_line_separators() -> None:
 
 
 def test_json_mode() -> None:
-    answer = client.chat(
-        model="open-mixtral-8x7b",
-        messages=HELLO,
-        temperature=0,
-        response_format=ResponseFormat(type=ResponseFormats.json_object),
-    )
-    assert isinstance(json.loads(answer.choices[0].message.content), dict)
+    answers = [
+        client.chat(
+            model="open-mixtral-8x7b",
+            messages=[ChatMessage(role="user", content="Name a colour as JSON.")],
+            temperature=1,
+            max_tokens=50,
+            random_seed=seed,
+            response_format=ResponseFormat(type=ResponseFormats.json_object),
+        ).choices[0]
+        for seed in range(10)
+    ]
+    assert all(answer.message.content.startswith("{") for answer in answers)
+    ended = [answer.message.content for answer in answers if answer.finish_reason == FinishReason.stop]
+    assert ended
+    assert all(isinstance(json.loads(text), dict) for text in ended)
 
 
 def test_tools() -> None:

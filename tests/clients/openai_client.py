@@ -205,9 +205,18 @@ def test_parse_streamed() -> None:
 
 def test_json_object() -> None:
     answer = client.chat.completions.create(
-        model=MODEL, messages=HELLO, temperature=0, response_format={"type": "json_object"}
+        model=MODEL,
+        messages=[{"role": "user", "content": "Name a colour as JSON."}],
+        temperature=1,
+        n=10,
+        max_tokens=50,
+        seed=1,
+        response_format={"type": "json_object"},
     )
-    assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
+    assert all((choice.message.content or "").startswith("{") for choice in answer.choices)
+    ended = [choice.message.content or "" for choice in answer.choices if choice.finish_reason == "stop"]
+    assert ended
+    assert all(isinstance(json.loads(text), dict) for text in ended)
 
 
 def test_tools() -> None:

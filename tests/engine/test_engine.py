@@ -63,7 +63,9 @@ def test_an_answer_is_the_same_alone_and_among_31_others(model_name: str, reques
     for n in range(32):
         ids = words(n, 3 + 7 * n) if n % 2 else chat(model, PROMPTS[n % len(PROMPTS)])
         is_drawn = n % 3 == 0
-        asked.append((ids, SamplingParams(temperature=0.9 * is_drawn, seed=n, max_tokens=15 + n, min_tokens=15 + n, logprobs=1)))
+        asked.append(
+            (ids, SamplingParams(temperature=0.9 * is_drawn, seed=n, max_tokens=15 + n, min_tokens=15 + n, logprobs=1))
+        )
     alone = []
     for ids, params in asked:
         alone.append(Stage(model, max_batch=1).answer(ids, params).events[1:])

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from octuor.batch import whole
 from octuor.checkpoint import open_checkpoint
 from octuor.config import MIXTRAL_8X7B, ModelConfig
-from octuor.errors import CheckpointError, ConfigError, FormatError
+from octuor.errors import CheckpointError, ConfigError, FormatError, TokenizerError
 from octuor.model import forward, logits
 from octuor.ops import Routing
 from octuor.ops.reference import ReferenceOps
 from octuor.quant import F32, FORMATS
+from octuor.tokenizer import find_mistral_common_tokenizer
 from octuor.tools.synth import synth
 from octuor.weights import Weight
 
@@ -128,3 +129,14 @@ def test_unknown_names(tmp_path: Path) -> None:
         synth(tmp_path / "x.octuor", "mixtral", "q4")
     with pytest.raises(FormatError, match="found 'q7'"):
         synth(tmp_path / "x.octuor", CONFIG, "q7")
+
+
+def test_a_pack_carries_a_tokenizer(tmp_path: Path) -> None:
+    path, roomy = find_mistral_common_tokenizer(), replace(CONFIG, vocab_size=32000)
+    synth(tmp_path / "x.octuor", roomy, "q8", tokenizer=path)
+    assert open_checkpoint(tmp_path / "x.octuor").tokenizer_bytes() == path.read_bytes()
+    with pytest.raises(TokenizerError, match=rf"expected at most the model's {CONFIG.vocab_size} words, found 32000"):
+        synth(tmp_path / "y.octuor", CONFIG, "q8", tokenizer=path)
+    with pytest.raises(TokenizerError, match="expected a tokenizer's file, found none"):
+        synth(tmp_path / "y.octuor", CONFIG, "q8", tokenizer=tmp_path / "none")
+    assert not (tmp_path / "y.octuor").exists()

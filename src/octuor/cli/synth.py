@@ -16,6 +16,7 @@ def main(
     geometry: Annotated[str, typer.Option(help="mixtral-8x7b, mixtral-8x22b or mistral-7b.")] = "mixtral-8x7b",
     layers: Annotated[Optional[int], typer.Option(help="Layers to write; default: all.")] = None,  # noqa: UP045
     format_name: Annotated[str, typer.Option("--format", help="bf16, f16, f32, q8, q6, q5, q4, q3 or q2.")] = "q4",
+    tokenizer: Annotated[Optional[Path], typer.Option(help="A tokenizer.model for the pack to carry.")] = None,  # noqa: UP045
     seed: Annotated[int, typer.Option(help="The same seed makes the same file.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
     as_json: options.Json = False,
@@ -25,7 +26,10 @@ def main(
     from octuor.tools.synth import synth
 
     with bytes_bar(f"{geometry} {format_name}") as progress:
-        report = synth(out, geometry, format_name, n_layers=layers, seed=seed, progress=progress, overwrite=overwrite)
+        report = synth(
+            out, geometry, format_name,
+            n_layers=layers, seed=seed, tokenizer=tokenizer, progress=progress, overwrite=overwrite,
+        )  # fmt: skip
     rate = report.n_bytes / report.seconds / 1e6
     if as_json:
         print(

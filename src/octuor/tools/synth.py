@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from octuor.checkpoint.pack import write_pack
+from octuor.checkpoint.pack import TokenizerFile, write_pack
 from octuor.config import GEOMETRIES, ModelConfig
-from octuor.errors import ConfigError
+from octuor.errors import ConfigError, TokenizerError
 from octuor.quant import Format
 from octuor.quant.base import Array, ceil_div
+from octuor.tokenizer.registry import open_tokenizer, tokenizer_kind
 from octuor.tools.convert import Progress, Quantize, choose_formats, native_quantizer
 from octuor.weights import weight_shapes
 
@@ -54,22 +55,26 @@ def synth(
     n_layers: int | None = None,
     seed: int = 0,
     overrides: Mapping[str, str] | None = None,
+    tokenizer: Path | None = None,
     quantize: Quantize | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> SynthReport:
-    """Write a pack of random weights without a tokenizer.
+    """Write a pack of random weights.
 
     geometry   a name in config.GEOMETRIES, or a config
     n_layers   fewer (or more) layers than the geometry has
     overrides  other formats by part, as in convert
+    tokenizer  a tokenizer's file for the pack to carry; None: a pack that takes and gives token ids only
     progress   called after each piece with the weights' bytes done and in all
 
     The same arguments make the same file. Raises ConfigError on an unknown geometry, FormatError on an unknown
-    format, CheckpointError if the file exists or its disk has no room.
+    format, TokenizerError on a tokenizer that cannot be read or has too many words, CheckpointError if the file exists
+    or its disk has no room.
     """
     began = time.perf_counter()
     config = find_geometry(geometry, n_layers)
+    words = None if tokenizer is None else _read_tokenizer(tokenizer, config)
     formats = choose_formats(config, format_name, overrides or {})
     shapes = dict(weight_shapes(config))
     total, done = sum(formats[name].n_bytes(shape) for name, shape in shapes.items()), 0
@@ -83,7 +88,7 @@ def synth(
             if progress is not None:
                 progress(done, total)
 
-    n_bytes = write_pack(out, config, formats, pieces, overwrite=overwrite)
+    n_bytes = write_pack(out, config, formats, pieces, words, overwrite=overwrite)
     return SynthReport(out, config, n_bytes, time.perf_counter() - began)
 
 
@@ -94,6 +99,15 @@ def find_geometry(geometry: str | ModelConfig, n_layers: int | None = None) -> M
             raise ConfigError(f"geometry: expected one of {', '.join(GEOMETRIES)}; found {geometry!r}")
         geometry = GEOMETRIES[geometry]
     return geometry if n_layers is None else replace(geometry, n_layers=n_layers)
+
+
+def _read_tokenizer(path: Path, config: ModelConfig) -> TokenizerFile:
+    if not path.is_file():
+        raise TokenizerError(f"{path}: expected a tokenizer's file, found none; name a tokenizer.model")
+    n_words = open_tokenizer(path).n_words
+    if n_words > config.vocab_size:
+        raise TokenizerError(f"{path}: expected at most the model's {config.vocab_size} words, found {n_words}")
+    return TokenizerFile(tokenizer_kind(path), path.read_bytes())
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,13 @@ class Message(RequestModel):
     tool_call_id: str | None = None
     name: str | None = None
 
+    @property
+    def n_chars(self) -> int:
+        """Characters of its content."""
+        if isinstance(self.content, list):
+            return sum(len(part.text) for part in self.content)
+        return len(self.content or "")
+
     def as_dict(self) -> dict[str, object]:
         """The message as octuor.tokenizer and octuor.grammar read it: a string for content."""
         content = self.content
