@@ -36,6 +36,17 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+
+def streams(event: type) -> dict[int | str, dict[str, Any]]:
+    """What the documents say of a 200 that may be a stream: each event holds JSON of that form, the last one [DONE]."""
+    schema = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": f"{event.__name__} in each event",
+    }
+    return {200: {"content": {"text/event-stream": {"schema": schema}}, "description": "Whole, or with stream events."}}
+
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
