@@ -88,7 +88,7 @@ $(VENV)/.octuor: $(VENV)/.venv $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.octuor pyproject.toml
 	$(call say,installing what the tests need)
-	@$(BIN)/python -m pip install --quiet $(call extra,test) $(call extra,serve) >&2
+	@$(BIN)/python -m pip install --quiet $(call extra,test) $(call extra,serve) $(call extra,otel) >&2
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.venv pyproject.toml

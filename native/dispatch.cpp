@@ -80,6 +80,7 @@ const Feature features[] = {
     {"avx512dq", [] { return Leaf(7, 0).bit(EBX, 17) && saves(0xe6); }},
     {"avx512vl", [] { return Leaf(7, 0).bit(EBX, 31) && saves(0xe6); }},
     {"avx512vnni", [] { return Leaf(7, 0).bit(ECX, 11) && saves(0xe6); }},
+    {"avx512vbmi", [] { return Leaf(7, 0).bit(ECX, 1) && saves(0xe6); }},
     {"avx512bf16", [] { return Leaf(7, 1).bit(EAX, 5) && saves(0xe6); }},
     {"avxvnni", [] { return Leaf(7, 1).bit(EAX, 4) && saves(0x6); }},
     {"amx-tile", [] { return Leaf(7, 0).bit(EDX, 24) && saves(0x60000); }},
@@ -127,13 +128,13 @@ const std::vector<Implementation>& implementations() {
         {"avx512bf16",
          [] {
              return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni",
-                         "avx512bf16"});
+                         "avx512vbmi", "avx512bf16"});
          },
          &avx512bf16::kernels},
         {"amx",
          [] {
              return has({"sse4.2", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni",
-                         "avx512bf16"}) &&
+                         "avx512vbmi", "avx512bf16"}) &&
                     has_matrix_unit();
          },
          &amx::kernels},

@@ -254,8 +254,7 @@ struct Grouped {
         const int to = EXTRA ? __builtin_ctz(EXTRA) - extra_bit(g * 2 + p) : 0;
         if (LOOKS_UP) {
             const I32 both = EXTRA ? choose_bits(main, extra, p ? 0xcc : 0x33) : main;
-            const I32 even = bits(both, 15), odd = high_bits(both, 15);
-            return {lookup(tables.of[g][p], even), lookup(tables.of[g][p], odd)};
+            return {lookup(tables.of[g][p], both), lookup_high(tables.of[g][p], both)};
         }
         if (EXTRA) {
             const I32 even = choose_bits(main, shift(extra, to), MAIN);

@@ -143,7 +143,8 @@ static inline I32 choose_bits(I32 a, I32 b, int mask) {
 static inline I32 load_table(const void* p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
-static inline I32 lookup(I32 table, I32 places) { return _mm256_shuffle_epi8(table, places); }
+static inline I32 lookup(I32 table, I32 places) { return _mm256_shuffle_epi8(table, bits(places, 15)); }
+static inline I32 lookup_high(I32 table, I32 places) { return lookup(table, shift(places, -4)); }
 
 // Which of W rows from first_row on have their bit set, of one bit for each of 16 rows.
 static inline I32 rows_set(const uint16_t* bits, int first_row) {

@@ -127,7 +127,12 @@ static inline I32 choose_bits(I32 a, I32 b, int mask) {
 static inline I32 load_table(const void* p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
-static inline I32 lookup(I32 table, I32 places) { return _mm512_shuffle_epi8(table, places); }
+#ifdef __AVX512VBMI__  // sees the lowest 6 bits, and the table is there four times
+static inline I32 lookup(I32 table, I32 places) { return _mm512_permutexvar_epi8(places, table); }
+#else
+static inline I32 lookup(I32 table, I32 places) { return _mm512_shuffle_epi8(table, bits(places, 15)); }
+#endif
+static inline I32 lookup_high(I32 table, I32 places) { return lookup(table, shift(places, -4)); }
 
 #ifdef __AVX512VNNI__
 

@@ -120,7 +120,9 @@ static inline I32 choose_bits(I32 a, I32 b, int mask) {
     return from_u8(vbslq_u8(vdupq_n_u8(uint8_t(mask)), as_u8(a), as_u8(b)));
 }
 static inline I32 load_table(const void* p) { return load_i(p); }
-static inline I32 lookup(I32 table, I32 places) { return from_u8(vqtbl1q_u8(as_u8(table), as_u8(places))); }
+static inline I32 lookup_nibbles(I32 table, I32 places) { return from_u8(vqtbl1q_u8(as_u8(table), as_u8(places))); }
+static inline I32 lookup(I32 table, I32 places) { return lookup_nibbles(table, bits(places, 15)); }
+static inline I32 lookup_high(I32 table, I32 places) { return lookup_nibbles(table, high_bits(places, 15)); }
 
 using Inputs = int8x16_t;
 static inline Inputs load_inputs(const int8_t* p) { return vld1q_s8(p); }

@@ -211,7 +211,7 @@ static inline I32 choose_bits(I32 a, I32 b, int mask) {
 
 // 16 bytes to look up.
 static inline I32 load_table(const void* p) { return load_i(p); }
-// The byte of a table for every byte of places, which are less than 16.
+// The byte of a table for the low 4 bits of every byte of places.
 static inline I32 lookup(I32 table, I32 places) {
     uint8_t from[16], at[16];
     memcpy(from, &table, 16);
@@ -220,6 +220,8 @@ static inline I32 lookup(I32 table, I32 places) {
     memcpy(&places, at, 16);
     return places;
 }
+// The same for the high 4 bits.
+static inline I32 lookup_high(I32 table, I32 places) { return lookup(table, shift(places, -4)); }
 
 static inline int32_t byte_u(int32_t x, int j) { return int32_t(uint32_t(x) >> (8 * j) & 0xff); }
 static inline int32_t byte_s(int32_t x, int j) { return int8_t(uint32_t(x) >> (8 * j)); }

@@ -260,7 +260,7 @@ void check_linear(Runner& runner, const FormatRow& row) {
     const std::vector<Shape> shapes = {
         {1, 1, {1, 2}},          {3, 5, {1, 3}},        {63, 17, {1, 2, 5}},
         {65, 300, {1, 2, 4, 7}}, {130, 771, {1, 3, 6}}, {64, 256, {1, 2, 3, 4, 5, 6, 7, 8, 9, 11}},
-        {70, 260, {129, 40}},
+        {70, 260, {129, 40}},    {67, 2300, {1, 2, 19}},
     };
     for (const Shape& shape : shapes)
         for (bool extreme : {false, true}) {
@@ -271,12 +271,22 @@ void check_linear(Runner& runner, const FormatRow& row) {
                 // The first token along the first row: the largest sum there can be.
                 if (extreme) std::copy_n(w.values.begin(), shape.in, x.begin());
                 if (n > 2) std::fill_n(x.begin() + 2 * shape.in, shape.in, 0.0f);
-                runner.check(label(extreme ? "linear at extremes" : "linear", row.name, shape.out, shape.in, n),
-                             product(w, x.data(), n, row.tile_bytes), ROUNDING, [&](const Kernels& k) {
-                                 Floats out(size_t(n * shape.out));
-                                 k.linear(runner.pool.team(), x.data(), n, &w.matrix, out.data());
-                                 return out;
-                             });
+                auto linear = [&](const Kernels& k) {
+                    Floats out(size_t(n * shape.out));
+                    k.linear(runner.pool.team(), x.data(), n, &w.matrix, out.data());
+                    return out;
+                };
+                const std::string what =
+                    label(extreme ? "linear at extremes" : "linear", row.name, shape.out, shape.in, n);
+                runner.check(what, product(w, x.data(), n, row.tile_bytes), ROUNDING, linear);
+                if (n > 20) continue;
+                for (const Implementation* isa : runner.isas) {
+                    Floats alone(size_t(n * shape.out));
+                    for (int64_t t = 0; t < n; t++)
+                        isa->kernels->linear(runner.pool.team(), &x[size_t(t * shape.in)], 1, &w.matrix,
+                                             &alone[size_t(t * shape.out)]);
+                    report(isa->name, what + ": to the last bit as alone", linear(*isa->kernels) == alone ? 0 : 1, 0);
+                }
             }
         }
 }
@@ -500,6 +510,40 @@ void check_attention(Runner& runner, const AttentionCase& c) {
     }
 }
 
+// A prompt over a cache, cut in two ways, gives the same bits.
+void check_cuts(Runner& runner, const AttentionCase& c) {
+    constexpr int64_t PAGE = 5, N = 90;
+    const std::vector<std::vector<int64_t>> cuts = {{90}, {2, 31, 3, 7, 47}};
+    std::vector<int32_t> table, positions;
+    for (int32_t i = 0; i < int32_t(N); i++) positions.push_back(i);
+    for (int32_t i = 0; i < int32_t(N / PAGE); i++) table.push_back(i);
+    const Floats q = normals(N * c.heads * c.dim), k = normals(N * c.kv_heads * c.dim), v = normals(k.size());
+    for (const Implementation* isa : runner.isas) {
+        std::vector<Floats> results;
+        for (const std::vector<int64_t>& pieces : cuts) {
+            Bytes keys(k.size() * (c.f16 ? 2 : 4)), values(keys.size());
+            Floats out(q.size());
+            int64_t at = 0;
+            for (int64_t n : pieces) {
+                const int32_t starts[] = {0, int32_t(n)};
+                AttentionCall call = {};
+                call.q = &q[size_t(at * c.heads * c.dim)], call.out = &out[size_t(at * c.heads * c.dim)];
+                call.k = &k[size_t(at * c.kv_heads * c.dim)], call.v = &v[size_t(at * c.kv_heads * c.dim)];
+                call.n_tokens = n, call.n_heads = c.heads, call.n_kv_heads = c.kv_heads, call.head_dim = c.dim;
+                call.positions = &positions[size_t(at)], call.starts = starts;
+                call.n_sequences = 1, call.window = c.window;
+                call.keys = keys.data(), call.values = values.data(), call.cache_is_f16 = c.f16;
+                call.page_size = PAGE, call.table_width = N / PAGE, call.table = table.data();
+                isa->kernels->attention(runner.pool.team(), &call);
+                at += n;
+            }
+            results.push_back(out);
+        }
+        report(isa->name, "attention cut in two ways, window " + std::to_string(c.window),
+               results[0] == results[1] ? 0 : 1, 0);
+    }
+}
+
 }  // namespace
 
 int main(int n_arguments, char** arguments) {
@@ -538,6 +582,8 @@ int main(int n_arguments, char** arguments) {
             check_attention(runner, {heads, kv_heads, dim, window, false, false});
             check_attention(runner, {heads, kv_heads, dim, window, true, false});
             check_attention(runner, {heads, kv_heads, dim, window, true, true});
+            check_cuts(runner, {heads, kv_heads, dim, window, true, false});
+            check_cuts(runner, {heads, kv_heads, dim, window, true, true});
         }
     std::printf("%d checks, %d failed\n", n_checks, n_failures);
     return n_failures != 0;

@@ -122,13 +122,21 @@ def test_stream_of_line_separators() -> None:
 
 
 def test_json_mode() -> None:
-    answer = client.chat(
-        model="open-mixtral-8x7b",
-        messages=HELLO,
-        temperature=0,
-        response_format=ResponseFormat(type=ResponseFormats.json_object),
-    )
-    assert isinstance(json.loads(answer.choices[0].message.content), dict)
+    answers = [
+        client.chat(
+            model="open-mixtral-8x7b",
+            messages=[ChatMessage(role="user", content="Name a colour as JSON.")],
+            temperature=1,
+            max_tokens=50,
+            random_seed=seed,
+            response_format=ResponseFormat(type=ResponseFormats.json_object),
+        ).choices[0]
+        for seed in range(10)
+    ]
+    assert all(answer.message.content.startswith("{") for answer in answers)
+    ended = [answer.message.content for answer in answers if answer.finish_reason == FinishReason.stop]
+    assert ended
+    assert all(isinstance(json.loads(text), dict) for text in ended)
 
 
 def test_tools() -> None:
@@ -144,7 +152,7 @@ def test_tools() -> None:
     assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments)["city"] in ("Paris", "Lyon")
 
-    messages.append(choice.message)
+    messages.append(ChatMessage(role="assistant", content="", tool_calls=[call]))
     messages.append(ChatMessage(role="tool", name="get_weather", content='{"sky": "blue"}', tool_call_id=call.id))
     told = client.chat(model="open-mixtral-8x7b", messages=messages, tools=[WEATHER], tool_choice=ToolChoice.none)
     assert told.choices[0].message.tool_calls is None

@@ -205,22 +205,32 @@ def test_parse_streamed() -> None:
 
 def test_json_object() -> None:
     answer = client.chat.completions.create(
-        model=MODEL, messages=HELLO, temperature=0, response_format={"type": "json_object"}
+        model=MODEL,
+        messages=[{"role": "user", "content": "Name a colour as JSON."}],
+        temperature=1,
+        n=10,
+        max_tokens=50,
+        seed=1,
+        response_format={"type": "json_object"},
     )
-    assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
+    assert all((choice.message.content or "").startswith("{") for choice in answer.choices)
+    ended = [choice.message.content or "" for choice in answer.choices if choice.finish_reason == "stop"]
+    assert ended
+    assert all(isinstance(json.loads(text), dict) for text in ended)
 
 
 def test_tools() -> None:
     messages = [{"role": "user", "content": "How is the weather in Paris?"}]
-    answer = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, tool_choice="required")
+    answer = client.chat.completions.create(
+        model=MODEL, messages=messages, tools=TOOLS, tool_choice="required", parallel_tool_calls=False
+    )
     assert answer.choices[0].finish_reason == "tool_calls"
     message = answer.choices[0].message
-    assert message.tool_calls
+    [call] = message.tool_calls
+    assert (call.type, call.function.name) == ("function", "get_weather")
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Lyon")
     messages.append(message)
-    for call in message.tool_calls:
-        assert (call.type, call.function.name) == ("function", "get_weather")
-        assert json.loads(call.function.arguments)["city"] in ("Paris", "Lyon")
-        messages.append({"role": "tool", "tool_call_id": call.id, "content": '{"sky": "blue"}'})
+    messages.append({"role": "tool", "tool_call_id": call.id, "content": '{"sky": "blue"}'})
     told = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, tool_choice="none")
     assert told.choices[0].message.content
     assert not told.choices[0].message.tool_calls

@@ -80,6 +80,12 @@ SCHEMAS: dict[str, Schema | bool] = {
             },
         },
     },
+    "oneOf and anyOf": {
+        "type": "integer",
+        "anyOf": [{"maximum": 4}, {"minimum": 9}],
+        "oneOf": [{"type": "integer", "minimum": 3}, {"type": "string"}],
+    },
+    "anyOf after oneOf": {"oneOf": [INTEGER, {"type": "null"}], "anyOf": [{"type": "null"}], "allOf": [{}]},
     "oneOf exclusive": {
         "oneOf": [
             {**_object(a=INTEGER), "additionalProperties": False},

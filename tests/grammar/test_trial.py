@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from octuor.errors import GrammarError
+from octuor.errors import BackendError, GrammarError
 from octuor.grammar import GrammarCompiler
 from octuor.grammar.trial import Trial, TrialLimits, Vocabulary
+from octuor.grammar.trial import _end as end_child
 from tokenizer_file import mixtral_tokenizer
 
 STRING = {"type": "string"}
@@ -43,7 +46,7 @@ EXPLOSIONS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[GrammarCompiler]:
     """A compiler that gives a grammar less time, so that these tests take less."""
-    found = GrammarCompiler(mixtral_tokenizer(), 32_000, limits=TrialLimits(cpu_s=0.3))
+    found = GrammarCompiler(mixtral_tokenizer(), 32_000, limits=TrialLimits(cpu_s=0.2))
     yield found
     found.close()
 
@@ -117,6 +120,26 @@ def test_a_child_that_was_killed_is_replaced(trial: Trial) -> None:
     trial._child.kill()
     trial._child.wait()
     assert trial.fault_of(OBJECT) == ""
+
+
+def test_a_child_that_ended_by_itself_is_no_fault_of_the_grammar(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does so when grammars have left too little memory behind, maybe a moment before it is asked again."""
+    ended = subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    ended.wait(timeout=60)
+    monkeypatch.setattr(ended, "poll", lambda: None)
+    monkeypatch.setattr(trial, "_child", ended)
+    monkeypatch.setattr(trial, "_end", lambda: end_child(ended))
+    assert trial.fault_of(OBJECT) == ""
+    assert trial._child is not ended
+
+
+def test_where_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(BackendError, match="process"):
+        Trial(LETTERS, TrialLimits()).fault_of(OBJECT)
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(BackendError, match="process"):
+        Trial(LETTERS, TrialLimits()).fault_of(OBJECT)
 
 
 def test_the_child_ends_with_its_owner() -> None:

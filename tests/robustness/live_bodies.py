@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from robustness.bodies import WHOLE
 from robustness.fuzz import fuzz
 from robustness.pocket import PocketServer, pocket_server

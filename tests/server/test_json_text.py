@@ -41,7 +41,9 @@ def test_line_separators_and_lone_surrogates_are_escaped() -> None:
         (b"1" * 5000, "thousands of digits"),
         (b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2), "inside each other"),
         (b'{"a":' * (MAX_DEPTH + 2) + b"1" + b"}" * (MAX_DEPTH + 2), "inside each other"),
-        (b"[" * 1_000_000, "inside each other"),
+        (b"[" * 100_000, "inside each other"),
+        (b"[" * 1_000_000, "at most 500,000 lists and objects"),
+        (b"[" + b"1," * 2_000_001 + b"1]", "and 2,000,000 items"),
     ],
 )
 def test_what_is_refused(data: bytes, says: str) -> None:

@@ -20,6 +20,17 @@ SECRET = "sk-abcd1234" + "Zz9" * 10 + "Zz"
 LOGGERS = ("", "octuor", "uvicorn.error")
 
 
+@pytest.fixture(scope="module")
+def client() -> Client:
+    made = Client()
+
+    @made.app.get("/bug")
+    async def bug(request: Request) -> None:
+        raise ValueError(f"{request.headers['authorization']} {request.url}")
+
+    return made
+
+
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Logging is the process's: give it back as it was."""
@@ -49,8 +60,8 @@ def json_log(level: str = "info") -> Log:
     return log
 
 
-def test_a_request_is_one_line() -> None:
-    client, log = Client(), json_log()
+def test_a_request_is_one_line(client: Client) -> None:
+    log = json_log()
     client.post("/v1/chat/completions", chat(stream=True), headers={"x-request-id": "r-1"})
     [line] = log.lines()
     assert line.pop("time").endswith("Z")
@@ -74,16 +85,16 @@ def test_a_request_is_one_line() -> None:
     }
 
 
-def test_the_line_of_a_refusal_says_which_field_but_not_what_was_in_it() -> None:
-    client, log = Client(), json_log()
+def test_the_line_of_a_refusal_says_which_field_but_not_what_was_in_it(client: Client) -> None:
+    log = json_log()
     client.post("/v1/chat/completions", chat(temperature="my own words"), headers={"x-request-id": "r-1"})
     [line] = log.lines()
     assert (line["status"], line["error"], line["param"]) == (422, "invalid_request_error", "temperature")
     assert "my own words" not in log.getvalue()
 
 
-def test_lines_of_people_have_the_same_fields() -> None:
-    client, log = Client(), Log()
+def test_lines_of_people_have_the_same_fields(client: Client) -> None:
+    log = Log()
     configure("text", "info", log)
     client.post("/v1/chat/completions", chat(), headers={"x-request-id": "r-1"})
     [line] = log.getvalue().splitlines()
@@ -101,8 +112,8 @@ def test_a_terminal_gets_text_and_a_pipe_json(is_terminal: bool) -> None:
     assert ('a=1 b="two words"\n' if is_terminal else '"a": 1, "b": "two words"}') in log.getvalue()
 
 
-def test_probes_are_quiet() -> None:
-    client, log = Client(), json_log()
+def test_probes_are_quiet(client: Client) -> None:
+    log = json_log()
     for path in ("/health", "/health/live", "/metrics"):
         client.get(path)
     assert log.getvalue() == ""
@@ -113,8 +124,8 @@ def test_probes_are_quiet() -> None:
     assert log.lines()[0]["level"] == "debug"
 
 
-def test_a_path_cannot_forge_a_line() -> None:
-    client, log = Client(), Log()
+def test_a_path_cannot_forge_a_line(client: Client) -> None:
+    log = Log()
     configure("text", "info", log)
     client.get("/a%0a12:00:00 INFO ready%1b[2J")
     [line] = log.getvalue().splitlines()
@@ -122,13 +133,8 @@ def test_a_path_cannot_forge_a_line() -> None:
     assert "\x1b" not in line
 
 
-def test_keys_are_never_logged() -> None:
-    client, log = Client(), json_log("debug")
-
-    @client.app.get("/bug")
-    async def bug(request: Request) -> None:
-        raise ValueError(f"{request.headers['authorization']} {request.url}")
-
+def test_keys_are_never_logged(client: Client) -> None:
+    log = json_log("debug")
     headers = {"authorization": f"Bearer {SECRET}", "x-api-key": SECRET}
     client.get(f"/bug?key={SECRET}&token={SECRET}", headers=headers)
     client.post(f"/v1/chat/completions?api_key={SECRET}", chat(model=SECRET), headers=headers)

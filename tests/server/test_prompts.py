@@ -101,7 +101,7 @@ def test_texts_get_bos_and_ids_do_not() -> None:
         asyncio.run(text_prompts(served(), [[1, 32000]], "prompt"))
 
 
-def test_much_is_encoded_elsewhere() -> None:
+def test_much_is_worked_out_elsewhere() -> None:
     here = threading.get_ident()
     assert asyncio.run(encoded(MUCH - 1, threading.get_ident)) == here
     assert asyncio.run(encoded(MUCH, threading.get_ident)) != here

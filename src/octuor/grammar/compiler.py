@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 MAX_TEXT = 1 << 19  # characters of a grammar: the schemas of all tools together
-_WAIT_S = 20.0  # for other new grammars to be compiled
+_WAIT_S = 10.0  # for other new grammars to be compiled
 _ENTRY_BYTES = 1 << 18  # a small compiled grammar with the states its answers visit
 _TEXT_BYTES = 100  # and a character of its schema
 _ERROR_BYTES = 1 << 9
+_QUICK_S = 0.02  # of processor time: what an engine may wait for
 
 # What llguidance says in its own terms.
 _REASONS = {
@@ -50,7 +52,8 @@ class GrammarCompiler:
 
     Methods return at once where the grammar is known; a new one takes about a millisecond, a large one up to a
     second: call them off an event loop. They raise GrammarError for what answers cannot be held to or takes too much
-    time or memory, and OverloadError where too many new ones come at once.
+    time or memory, OverloadError where too many new ones come at once, and BackendError where processes cannot be
+    started.
 
     Raises BackendError without llguidance.
     """
@@ -81,8 +84,8 @@ class GrammarCompiler:
     ) -> CompiledGrammar | None:
         """The grammar for what a request asks of its answers; None where it asks for nothing.
 
-        is_chat  chat text loses one blank in front ("▁{" is how models begin), so one is allowed. False where text is
-                 kept as it is: expressions then match the whole of it, and JSON may still have the blank
+        is_chat  allow one blank before the answer: chat text loses it, and "▁{" is how models begin. False where the
+                 text is kept as it is
         """
         if answer_format.kind == "text" and use.mode == "none":
             return None
@@ -98,13 +101,13 @@ class GrammarCompiler:
             raise GrammarError(str(found))  # a new one: this may be another thread
         return found
 
-    def json_object(self) -> CompiledGrammar:
+    def json_object(self, *, is_chat: bool = True) -> CompiledGrammar:
         """Any JSON object."""
-        return self._given(AnswerFormat("json_object"))
+        return self._given(AnswerFormat("json_object"), is_chat=is_chat)
 
-    def json_schema(self, schema: JsonSchema, *, field: str = "schema") -> CompiledGrammar:
+    def json_schema(self, schema: JsonSchema, *, field: str = "schema", is_chat: bool = True) -> CompiledGrammar:
         """JSON that matches a schema; field is its place in the request, for messages."""
-        return self._given(AnswerFormat("json_schema", schema, field=field))
+        return self._given(AnswerFormat("json_schema", schema, field=field), is_chat=is_chat)
 
     def regex(self, pattern: str, *, field: str = "regex", is_chat: bool = True) -> CompiledGrammar:
         """Text that a regular expression matches from end to end."""
@@ -115,7 +118,7 @@ class GrammarCompiler:
         with self._trial_lock:
             self._trial.close()
 
-    def _given(self, answer_format: AnswerFormat, *, is_chat: bool = True) -> CompiledGrammar:
+    def _given(self, answer_format: AnswerFormat, *, is_chat: bool) -> CompiledGrammar:
         grammar = self.compile(answer_format, is_chat=is_chat)
         assert grammar is not None
         return grammar
@@ -146,21 +149,31 @@ class GrammarCompiler:
 
 
 class CompiledGrammar:
-    """A compiled grammar, shared by requests: the states that one answer has visited are ready for the others."""
+    """A compiled grammar, shared by requests: the states that one answer has visited are ready for the others.
+
+    is_spent  the states have reached their limit, or an answer has failed otherwise: compile it anew for later ones
+    """
 
     def __init__(self, tokenizer: Any, text: str) -> None:
         self._tokenizer = tokenizer
         self._text = text
-        self._first = self.fresh()
+        self.is_spent = False
+        began = time.thread_time()
+        self._first = self._make()
+        self._is_quick = time.thread_time() - began < _QUICK_S
 
     def matcher(self) -> GrammarMatcher:
-        return GrammarMatcher(self, self._first.deep_copy(), self._tokenizer.vocab_size)
+        tokenizer = self._tokenizer
+        return GrammarMatcher(self, self._first.deep_copy(), tokenizer.vocab_size, tokenizer.eos_token)
 
-    def fresh(self) -> LLMatcher:
-        """A matcher of llguidance that shares nothing with others.
-
-        Raises GrammarError if the text is no grammar.
+    def again(self) -> LLMatcher | None:
+        """A matcher of llguidance that shares nothing with others, for an answer in the middle of which what they
+        share has failed; None where that would keep an engine waiting.
         """
+        self.is_spent = True
+        return self._make() if self._is_quick else None
+
+    def _make(self) -> LLMatcher:
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._tokenizer, self._text, log_level=0, limits=make_limits())
@@ -168,21 +181,18 @@ class CompiledGrammar:
             raise GrammarError(f"grammar: {_explain(matcher.get_error(), {})[1]}")
         return matcher
 
-    def replace(self) -> None:
-        """Let later answers begin without the states of earlier ones."""
-        self._first = self.fresh()
-
 
 class GrammarMatcher:
     """Where one answer stands. Used by one thread at a time; releases the interpreter's lock while it works."""
 
-    def __init__(self, grammar: CompiledGrammar, matcher: LLMatcher, vocab_size: int) -> None:
+    def __init__(self, grammar: CompiledGrammar, matcher: LLMatcher, vocab_size: int, eos_id: int) -> None:
         self._grammar = grammar
         self._matcher = matcher
         self._vocab_size = vocab_size
+        self._eos_id = eos_id
         self._bits = np.zeros((vocab_size + 31) // 32, dtype="<u4")
         self._ids: list[int] = []
-        self._is_fresh = False
+        self._is_alone = False
 
     def mask(self) -> NDArray[np.bool_]:
         """A new array, as `engine.request.Matcher` says.
@@ -191,34 +201,38 @@ class GrammarMatcher:
         """
         self._fill()
         if self._matcher.is_error():
-            self._start_again()
+            self._go_on_alone()
             self._fill()
             self._check()
         bits = self._bits.view(np.uint8)
         return np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
 
     def advance(self, token_id: int) -> None:
-        """As `engine.request.Matcher` says; after the end, EOS changes nothing.
+        """As `engine.request.Matcher` says; EOS changes nothing.
 
-        Raises GrammarError if the grammar does not allow the id here.
+        Raises GrammarError if the grammar does not allow the id here, and as mask does.
         """
-        if not self._matcher.consume_token(token_id):
-            self._start_again()
-            self._matcher.consume_token(token_id)
+        if token_id == self._eos_id:
+            return
+        n_taken = self._matcher.try_consume_tokens([token_id])
+        if self._matcher.is_error():
+            self._go_on_alone()
+            n_taken = self._matcher.try_consume_tokens([token_id])
             self._check()
+        if not n_taken:
+            raise GrammarError(f"grammar: expected an id that may come after {len(self._ids)} tokens, found {token_id}")
         self._ids.append(token_id)
 
     def _fill(self) -> None:
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
 
-    def _start_again(self) -> None:
-        """Go on alone: what answers of a grammar share may be full with what the others visited."""
-        if self._is_fresh:
-            return
-        self._is_fresh = True
-        self._grammar.replace()
-        self._matcher = self._grammar.fresh()
-        self._matcher.consume_tokens(self._ids)
+    def _go_on_alone(self) -> None:
+        """What answers of a grammar share may be full with what the others visited."""
+        again = None if self._is_alone else self._grammar.again()
+        if again is not None:
+            self._is_alone = True
+            self._matcher = again
+            self._matcher.consume_tokens(self._ids)
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -237,14 +251,16 @@ class _Cache:
 
     def get(self, key: str) -> CompiledGrammar | GrammarError | None:
         with self._lock:
-            if key in self._found:
+            found = self._found.get(key)
+            if found is not None:
                 self._found.move_to_end(key)
-            return self._found.get(key)
+            return None if isinstance(found, CompiledGrammar) and found.is_spent else found
 
     def put(self, key: str, found: CompiledGrammar | GrammarError) -> None:
         with self._lock:
+            if key not in self._found:
+                self._n_bytes += _weight(key, found)
             self._found[key] = found
-            self._n_bytes += _weight(key, found)
             while self._n_bytes > self._room and len(self._found) > 1:
                 self._n_bytes -= _weight(*self._found.popitem(last=False))
 

@@ -47,7 +47,7 @@ class GrammarText:
 def answer_grammar(answer_format: AnswerFormat, use: ToolUse, *, is_chat: bool) -> GrammarText:
     """The grammar of an answer in a format, of tool calls, or of one of the two.
 
-    is_chat  one blank before the answer is not part of it
+    is_chat  one blank before the answer is allowed: chat text loses it, and models begin so
 
     Raises GrammarError for schemas and expressions that cannot be held.
     """
@@ -89,10 +89,9 @@ def _add_format(lines: _Lines, answer_format: AnswerFormat, *, is_chat: bool) ->
         lines.add('ANSWER: " " PATTERN | PATTERN & /([^ ](?s:.*))?/' if is_chat else "ANSWER: PATTERN")
         lines.add("answer: ANSWER")
     else:
-        is_object = answer_format.kind == "json_object" or answer_format.schema is None
-        schema = {"type": "object"} if is_object else prepare_schema(answer_format.schema, answer_format.field)  # type: ignore[arg-type]
-        lines.add('answer: " "? json')
-        lines.add(f"json: {_inline(schema)}", answer_format.field)
+        given = {"type": "object"} if answer_format.schema is None else answer_format.schema
+        lines.add('answer: " "? json' if is_chat else "answer: json")
+        lines.add(f"json: {_inline(prepare_schema(given, answer_format.field))}", answer_format.field)
 
 
 def _add_calls(lines: _Lines, use: ToolUse) -> None:

@@ -109,7 +109,7 @@ def _plain_calls(message: Mapping[str, object], calls: object, names: dict[str, 
         text = arguments if isinstance(arguments, str) else _dump({} if arguments is None else arguments)
         written.append(f'{{"name": {_dump(name)}, "arguments": {text.strip() or "{}"}}}')
     content = as_message({"role": "assistant", "content": message.get("content")}).content
-    before = f"{content}\n" if content and not content.endswith("\n") else content
+    before = f"{content}\n" if content and not content[-1].isspace() else content
     return Message("assistant", f"{before}{MARKER} [{', '.join(written)}]")
 
 

@@ -42,7 +42,7 @@ class ToolUse:
     tools        those the model is told of; () with mode "none"
     mode         "none": text alone; "auto": text, calls or text and then calls; "required": calls alone
     only         with "required": the one function to be called; None: any
-    is_parallel  whether one answer may hold more than one call
+    is_parallel  whether one answer may hold more than one call; where one function is named only if it was asked for
     """
 
     tools: tuple[Tool, ...] = ()
@@ -86,7 +86,7 @@ def read_tools(tools: object, tool_choice: object = None, parallel_tool_calls: o
         return ToolUse(found, mode, None, is_parallel)
     if isinstance(tool_choice, Mapping) and tool_choice.get("type") == "allowed_tools":
         return ToolUse(tuple(tool for tool in found if tool.name in names), mode, None, is_parallel)
-    return ToolUse(found, "required", names[0], is_parallel)
+    return ToolUse(found, "required", names[0], parallel_tool_calls is True)  # a function that is named is called once
 
 
 def _read_list(tools: object) -> tuple[Tool, ...]:

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -59,41 +60,52 @@ class Trial:
         self._vocabulary = vocabulary
         self._limits = limits
         self._child: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None
 
     def fault_of(self, grammar: str) -> str | None:
-        """What llguidance says is wrong with a grammar, "" where nothing is; None where it took too much."""
-        child = self._child if self._child is not None and self._child.poll() is None else self._start()
-        fault = _ask(child, grammar, self._limits.wall_s)
-        if fault is None:
+        """What llguidance says is wrong with a grammar, "" where nothing is; None where it took too much.
+
+        Raises BackendError where the child cannot be started.
+        """
+        for _ in range(2):
+            child = self._child if self._child is not None and self._child.poll() is None else self._start()
+            fault = _ask(child, grammar, self._limits.wall_s)
+            if fault is not None:
+                return fault
             self.close()
-        return fault
+            if child.returncode:  # else it had ended by itself before it was asked
+                break
+        return None
 
     def close(self) -> None:
         """End the child."""
-        if self._child is not None:
-            _end(self._child)
-            self._child = None
+        self._end()
+        self._child = None
 
     def _start(self) -> subprocess.Popen[bytes]:
+        from octuor.errors import BackendError  # the child, which runs this file, does without
+
         self.close()
-        # -P: the folder of this file must not come before the standard library
-        child = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C is for the server
-        )
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__))],  # -P: or this folder would hide standard modules
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C is for the server
+            )
+        except OSError as error:
+            raise BackendError(f"grammars: expected to start a process that tries them, cannot ({error})") from error
         self._child = child
-        weakref.finalize(self, _end, child)
+        self._end = weakref.finalize(self, _end, child)
         vocabulary = {
             **asdict(self._vocabulary),
             "pieces": [piece.decode("latin-1") for piece in self._vocabulary.pieces],
         }
         fault = _ask(child, json.dumps({"vocabulary": vocabulary, "limits": asdict(self._limits)}), _START_S)
-        if fault != "":
-            raise RuntimeError(f"the process that tries grammars did not start: {fault}")
+        if fault is None:
+            raise BackendError("grammars: expected the process that tries them to start, it ended; is there memory?")
         return child
 
 
@@ -194,7 +206,7 @@ def _serve() -> None:
     given["vocabulary"]["pieces"] = [piece.encode("latin-1") for piece in given["vocabulary"]["pieces"]]
     tokenizer = make_tokenizer(Vocabulary(**given["vocabulary"]))
     limits = TrialLimits(**given["limits"])
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = _mapped_bytes()
     resource.setrlimit(resource.RLIMIT_AS, (used + limits.memory_bytes, used + limits.memory_bytes))
     _write(sink, "")
     while (grammar := receive()) is not None:
@@ -202,6 +214,12 @@ def _serve() -> None:
         fault = _try(tokenizer, grammar)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _write(sink, fault)
+        if _mapped_bytes() > used + limits.memory_bytes // 2:  # what is left behind must not be the next one's fault
+            break
+
+
+def _mapped_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _try(tokenizer: LLTokenizer, grammar: str) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import Any, NoReturn
 
 MAX_DEPTH = 100  # of lists and objects inside each other; schemas of people have ten
+MAX_OBJECTS, MAX_ITEMS = 500_000, 2_000_000  # in all; more take seconds to read, during which nobody is answered
 
 
 class JsonError(ValueError):
@@ -26,6 +27,9 @@ def loads(data: bytes) -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise JsonError(f"expected UTF-8, found the byte 0x{data[error.start]:02x} at {error.start}") from error
+    n_objects = data.count(b"[") + data.count(b"{")  # those in text among them, of which no context holds as many
+    if n_objects > MAX_OBJECTS or data.count(b",") > MAX_ITEMS:
+        raise JsonError(f"expected at most {MAX_OBJECTS:,} lists and objects and {MAX_ITEMS:,} items, found more")
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
@@ -36,7 +40,7 @@ def loads(data: bytes) -> Any:
         if isinstance(error, JsonError):
             raise
         raise JsonError("expected numbers of ordinary size, found one of thousands of digits") from error
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+    if n_objects > MAX_DEPTH:
         _check_depth(value)
     return value
 

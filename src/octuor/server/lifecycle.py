@@ -58,6 +58,7 @@ def run_server(
     tracer = tracing.start() if settings.otel else None
     if tracer is not None:
         serving.listeners.insert(0, tracer.observe)
+    app.openapi()  # FastAPI builds its routes when they are first asked for, which is not to be the first request
     sockets = bind(settings.host, settings.port)
     server = Server(app, serving, settings, prepare, None if on_ready is None else lambda: on_ready(shown(sockets[0])))
     for listener in sockets:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from octuor.errors import ConfigError
 from octuor.server.sections import strict
 
 
@@ -34,3 +35,9 @@ class Limits:
     max_connections: int = 4096
     max_requests: int = 1024
     max_bodies_bytes: int = 268_435_456
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{setting.name}: expected more than 0, found {value}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from octuor.api import POCKET, Model, load
 from octuor.checkpoint.memory import OnLoad
 from octuor.engine.engine import Engine, EngineSettings, StepReport
 from octuor.engine.room import cache_room
-from octuor.errors import ConfigError
+from octuor.errors import BackendError, ConfigError
 from octuor.server.registry import Registry, Served
 from octuor.server.settings import Config, ModelSettings
 
@@ -43,6 +44,8 @@ def load_registry(
     for one in served:
         if one.model.checkpoint.tokenizer is not None:  # what the first request would wait for
             _ = one.longest_piece
+            with suppress(BackendError):  # without llguidance all else is served
+                _ = one.compiler
     for engine in engines:
         engine.start()
     return registry

@@ -20,7 +20,8 @@ SAFE_PROMPT = (
     "Always assist with care, respect, and truth. Respond with utmost utility yet securely. Avoid harmful, unethical, "
     "prejudiced, or negative content. Ensure replies promote fairness and positivity."
 )
-MUCH = 20_000  # characters from which on another thread encodes; 20 ms or so
+MUCH = 20_000  # characters whose encoding takes 20 ms or so
+ITEM = 20  # characters whose encoding takes as long as handling one message or token
 
 T = TypeVar("T")
 
@@ -78,9 +79,9 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> ChatPr
     return ChatPrompt(Prompt(ids, tuple(spoken)), last.content if last.prefix else "", prefix_ids)
 
 
-async def encoded(n_chars: int, encode: Callable[[], T]) -> T:
-    """The result of encode, from another thread where there is much to do."""
-    return encode() if n_chars < MUCH else await asyncio.to_thread(encode)
+async def encoded(n_chars: int, work: Callable[[], T]) -> T:
+    """The result of work on text; from another thread where there is much, so that others need not wait for it."""
+    return await asyncio.to_thread(work) if n_chars >= MUCH else work()
 
 
 async def text_prompts(served: Served, texts: Sequence[str | list[int]], param: str) -> list[Prompt]:
@@ -96,7 +97,7 @@ async def text_prompts(served: Served, texts: Sequence[str | list[int]], param: 
     def encode() -> list[Prompt]:
         return [Prompt(encode_prompt(served.tokenizer, text) if isinstance(text, str) else text) for text in texts]
 
-    return await encoded(n_chars, encode)
+    return await encoded(n_chars + ITEM * len(texts), encode)
 
 
 def check_chars(served: Served, n_chars: int, param: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 
 from octuor.accounts import Accounts, open_accounts
@@ -13,6 +12,7 @@ from octuor.server.lifecycle import run_server
 from octuor.server.loading import load_registry
 from octuor.server.serving import Serving
 from octuor.server.settings import Config, ServerSettings
+from octuor.server.sockets import is_loopback
 
 Say = Callable[[str], None]
 
@@ -51,13 +51,3 @@ def check_open(settings: ServerSettings, accounts: Accounts, warn: Say) -> None:
             "make a key with `octuor keys create NAME`, or allow anybody with --allow-no-keys"
         )
     warn(f"anybody who reaches {settings.host} may use this server; `octuor keys create NAME` makes a key")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # another name may be anything
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from typing import Any
 
@@ -39,6 +40,16 @@ def bind(host: str, port: int) -> list[socket.socket]:
     if not bound:
         raise ConfigError(f"{host}:{port}: no address of this machine")
     return bound
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # another name may be anything
+        return False
 
 
 def shown(listener: socket.socket) -> str:

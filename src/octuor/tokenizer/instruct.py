@@ -11,7 +11,7 @@ System text goes before the first user message (v1) or the last one (v2, v3), wi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from octuor.errors import TokenizerError
@@ -120,8 +120,8 @@ def _merge(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     A system message between two of the user's keeps them apart, as in mistral-common.
     """
     system: list[str] = []
-    turns: list[Message] = []
-    previous = ""
+    turns: list[tuple[Message, list[str]]] = []  # each with what its messages say
+    previous, has_answer = "", False
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if message.role not in ROLES:
@@ -132,7 +132,7 @@ def _merge(messages: Sequence[Message]) -> tuple[str, list[Message]]:
         if message.prefix and (message.role != "assistant" or index != len(messages) - 1):
             raise TokenizerError(f"{where}: expected prefix only on a last, assistant message; drop it from this one")
         if message.role == "system":
-            if any(turn.role == "assistant" for turn in turns):
+            if has_answer:
                 raise TokenizerError(
                     f"{where}: expected system messages before the first assistant message, "
                     "found one after it; move it to the front or make it the user's"
@@ -143,15 +143,16 @@ def _merge(messages: Sequence[Message]) -> tuple[str, list[Message]]:
                 raise TokenizerError(f"{where}: expected a user message before the first assistant message, found none")
             if previous == "assistant":
                 raise TokenizerError(f"{where}: expected a user message between two assistant messages; join the two")
-            turns.append(message)
+            turns.append((message, [message.content]))
+            has_answer = True
         elif previous == "user":
-            turns[-1] = Message("user", _join((turns[-1].content, message.content)))
+            turns[-1][1].append(message.content)
         else:
-            turns.append(message)
+            turns.append((message, [message.content]))
         previous = message.role
     if not turns:
         raise TokenizerError(f"messages: expected at least one user message, found none in {len(messages)} messages")
-    return _join(system), turns
+    return _join(system), [replace(first, content=_join(contents)) for first, contents in turns]
 
 
 def _join(contents: Iterable[str]) -> str:

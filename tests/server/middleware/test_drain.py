@@ -8,7 +8,7 @@ from server.http_client import Client
 from server.live_server import chat
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client() -> Client:
     draining = Client()
     draining.serving.is_draining = True

@@ -19,9 +19,14 @@ from server.live_server import chat, live_server, raw_post, until
 MADE = re.compile(r"req-[0-9a-f]{32}")
 
 
+@pytest.fixture(scope="module")
+def shared() -> Client:
+    return Client()
+
+
 @pytest.mark.parametrize("given", ["a", "0af7651916cd43dd8448eb211c80319c", "x" * 128, "a:b/c?d=e"])
-def test_sane_request_ids_are_given_back(given: str) -> None:
-    assert Client().get("/health", headers={"x-request-id": given}).headers["x-request-id"] == given
+def test_sane_request_ids_are_given_back(shared: Client, given: str) -> None:
+    assert shared.get("/health", headers={"x-request-id": given}).headers["x-request-id"] == given
 
 
 @pytest.mark.parametrize("given", [None, "", "x" * 129, "a b", "a\x07", "caf\xe9"])
@@ -33,9 +38,9 @@ def test_others_are_made(given: str | None) -> None:
     ("method", "path"),
     [("GET", "/nowhere"), ("PUT", "/health"), ("POST", "/v1/chat/completions"), ("OPTIONS", "/health")],
 )
-def test_every_answer_has_an_id(method: str, path: str) -> None:
+def test_every_answer_has_an_id(shared: Client, method: str, path: str) -> None:
     headers = {"origin": "http://localhost", "access-control-request-method": "GET"} if method == "OPTIONS" else {}
-    assert MADE.fullmatch(Client().request(method, path, headers=headers).headers["x-request-id"])
+    assert MADE.fullmatch(shared.request(method, path, headers=headers).headers["x-request-id"])
 
 
 def kept(client: Client) -> list[RequestRecord]:
@@ -102,6 +107,16 @@ def test_a_client_that_leaves_before_its_answer_is_499() -> None:
         [record] = live.records
         hold.set()
     assert (record.status, record.is_client_gone) == (499, True)
+
+
+def test_a_client_that_leaves_its_body_unfinished_is_499_too() -> None:
+    with live_server() as live:
+        with live.connect() as connection:
+            connection.sendall(raw_post("/v1/chat/completions", chat())[:-1])
+            until(lambda: live.serving.in_progress == 1, "the request to begin")
+        until(lambda: live.records, "the record")
+        [record] = live.records
+    assert (record.status, record.is_client_gone, record.error) == (499, True, None)
 
 
 def test_a_client_that_leaves_its_stream_cancels_the_work() -> None:

@@ -6,9 +6,11 @@ from server.http_client import Client
 
 
 def test_ready() -> None:
+    client = Client()
     for path in ("/health", "/health/ready", "/health/live"):
-        answer = Client().get(path)
+        answer = client.get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert client.request("HEAD", path).status_code == 200
 
 
 def test_loading_and_draining_have_reasons() -> None:

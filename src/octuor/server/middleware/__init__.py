@@ -9,6 +9,7 @@ from octuor.server.middleware.body import BodyLimits
 from octuor.server.middleware.cors import cors_options
 from octuor.server.middleware.crowd import CrowdLimit
 from octuor.server.middleware.drain import DrainGate
+from octuor.server.middleware.hosts import OwnNames
 from octuor.server.middleware.observe import Observe
 from octuor.server.serving import Serving
 
@@ -19,6 +20,7 @@ def stack(serving: Serving) -> list[Middleware]:
     limits = settings.limits
     return [
         Middleware(Observe, serving=serving),
+        Middleware(OwnNames, serving=serving),
         Middleware(CORSMiddleware, **cors_options(settings.cors_origins)),
         Middleware(DrainGate, serving=serving),
         Middleware(CrowdLimit, max_requests=limits.max_requests),

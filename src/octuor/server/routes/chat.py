@@ -17,6 +17,7 @@ from octuor.server.connection import while_connected
 from octuor.server.constraints import constraint
 from octuor.server.json_text import dumps
 from octuor.server.prompts import (
+    ITEM,
     SAFE_PROMPT,
     ChatPrompt,
     check_chars,
@@ -26,16 +27,16 @@ from octuor.server.prompts import (
     with_system,
 )
 from octuor.server.registry import Served
-from octuor.server.route import keyed_router
+from octuor.server.route import keyed_router, streams
 from octuor.server.schemas.chat import ChatRequest
-from octuor.server.schemas.chat_answers import ChatCompletion
+from octuor.server.schemas.chat_answers import ChatChunk, ChatCompletion
 from octuor.server.sse import DONE, EventStream, frame
 from octuor.tokenizer import Message
 
 router = keyed_router("chat")
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=streams(ChatChunk))
 async def chat_completions(
     body: ChatRequest, http: HttpRequest, caller: Annotated[Caller, Depends(caller_of)]
 ) -> Response:
@@ -67,7 +68,7 @@ async def chat_completions(
     if body.stream:
         return EventStream(_frames(caller, served, request, shape), ping_s=caller.serving.settings.ping_s)
     answer = await while_connected(http.receive, _whole(caller, served, request, shape))
-    return Response(dumps(answer), media_type="application/json")
+    return Response(answer, media_type="application/json")
 
 
 async def _frames(caller: Caller, served: Served, request: Request, shape: ChatShape) -> AsyncGenerator[bytes, None]:
@@ -81,22 +82,29 @@ async def _frames(caller: Caller, served: Served, request: Request, shape: ChatS
     yield DONE
 
 
-async def _whole(caller: Caller, served: Served, request: Request, shape: ChatShape) -> ChatCompletion:
+async def _whole(caller: Caller, served: Served, request: Request, shape: ChatShape) -> bytes:
     async with answering(caller, served, [request]) as listening:
         async for _, event in listening:
             if isinstance(event, Step):
                 shape.add(event)
             elif isinstance(event, Prefilled):
                 shape.prompt = event.prompt
-    return shape.whole(usage_of(listening.jobs))
+    usage = usage_of(listening.jobs)
+    n_entries = usage["total_tokens"] if request.params.logprobs or request.prompt_logprobs else 0
+    return await encoded(ITEM * n_entries, lambda: dumps(shape.whole(usage)))
 
 
 async def _prompt(served: Served, body: ChatRequest, use: ToolUse, answer_format: AnswerFormat) -> ChatPrompt:
     tokenizer = served.tokenizer
-    messages = with_tools([message.as_dict() for message in body.messages], use)
-    messages = with_system(messages, format_text(answer_format))
-    if body.safe_prompt or body.safe_mode:
-        messages.insert(0, Message("system", SAFE_PROMPT))
-    n_chars = sum(len(message.content) for message in messages)
+    n_chars = sum(message.n_chars for message in body.messages)
     check_chars(served, n_chars, "messages")
-    return await encoded(n_chars, lambda: encode_messages(tokenizer, messages))
+
+    def encode() -> ChatPrompt:
+        messages = with_tools([message.as_dict() for message in body.messages], use)
+        messages = with_system(messages, format_text(answer_format))
+        if body.safe_prompt or body.safe_mode:
+            messages.insert(0, Message("system", SAFE_PROMPT))
+        check_chars(served, sum(len(message.content) for message in messages), "messages")
+        return encode_messages(tokenizer, messages)
+
+    return await encoded(n_chars + ITEM * len(body.messages), encode)

@@ -18,9 +18,9 @@ from octuor.server.connection import while_connected
 from octuor.server.constraints import constraint
 from octuor.server.errors import ApiError, invalid
 from octuor.server.json_text import dumps
-from octuor.server.prompts import check_room, text_prompts
+from octuor.server.prompts import ITEM, check_room, encoded, text_prompts
 from octuor.server.registry import Served
-from octuor.server.route import keyed_router
+from octuor.server.route import keyed_router, streams
 from octuor.server.schemas.completions import Completion, CompletionRequest, as_list
 from octuor.server.sse import DONE, EventStream, frame
 
@@ -30,7 +30,7 @@ TEMPERATURE = 1.0  # OpenAI's
 MAX_TOKENS = 16  # OpenAI's
 
 
-@router.post("/v1/completions", response_model=Completion)
+@router.post("/v1/completions", response_model=Completion, responses=streams(Completion))
 async def completions(
     body: CompletionRequest, http: HttpRequest, caller: Annotated[Caller, Depends(caller_of)]
 ) -> Response:
@@ -60,7 +60,7 @@ async def completions(
     if body.stream:
         return EventStream(_frames(caller, served, requests, shape), ping_s=caller.serving.settings.ping_s)
     answer = await while_connected(http.receive, _whole(caller, served, requests, shape))
-    return Response(dumps(answer), media_type="application/json")
+    return Response(answer, media_type="application/json")
 
 
 @router.post("/v1/fim/completions", status_code=400, response_model=None)
@@ -86,11 +86,13 @@ async def _frames(
     yield DONE
 
 
-async def _whole(caller: Caller, served: Served, requests: list[Request], shape: CompletionShape) -> Completion:
+async def _whole(caller: Caller, served: Served, requests: list[Request], shape: CompletionShape) -> bytes:
     async with answering(caller, served, requests) as listening:
         async for place, event in listening:
             shape.add(place, event)
-    return shape.whole(usage_of(listening.jobs))
+    usage = usage_of(listening.jobs)
+    n_entries = usage["total_tokens"] if requests[0].params.logprobs is not None else 0
+    return await encoded(ITEM * n_entries, lambda: dumps(shape.whole(usage)))
 
 
 def _check(body: CompletionRequest) -> None:

@@ -22,7 +22,7 @@ from octuor.server.prompts import check_room, text_prompts
 from octuor.server.registry import Served
 from octuor.server.route import keyed_router
 from octuor.server.schemas.completions import as_list
-from octuor.server.schemas.embeddings import EmbeddingList, EmbeddingRequest
+from octuor.server.schemas.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 
 router = keyed_router("embeddings")
 
@@ -42,28 +42,33 @@ async def embeddings(
         check_room(served, len(prompt.ids), 0, "input")
     requests = [Request(prompt, tenant=caller.key.id, pooled=True, name=caller.record.request_id) for prompt in prompts]
     answer = await while_connected(http.receive, _answer(caller, served, requests, body, n_kept))
-    return Response(dumps(answer), media_type="application/json")
+    return Response(answer, media_type="application/json")
 
 
 async def _answer(
     caller: Caller, served: Served, requests: list[Request], body: EmbeddingRequest, n_kept: int
-) -> EmbeddingList:
-    vectors: dict[int, NDArray[np.float32]] = {}
+) -> bytes:
+    """The answer, written vector by vector: thousands at once would keep everybody waiting."""
+    entries: dict[int, bytes] = {}
     async with answering(caller, served, requests) as listening:
         async for place, event in listening:
             if isinstance(event, Pooled):
-                vectors[place] = cut(event.vector, n_kept)
-    is_base64 = body.encoding_format == "base64"
-    return {
+                vector = cut(event.vector, n_kept)
+                entry: Embedding = {
+                    "object": "embedding",
+                    "index": place,
+                    "embedding": in_base64(vector) if body.encoding_format == "base64" else vector.tolist(),
+                }
+                entries[place] = dumps(entry)
+    answer: EmbeddingList = {
         "id": f"embd-{secrets.token_hex(16)}",
         "object": "list",
         "model": body.model,
-        "data": [
-            {"object": "embedding", "index": place, "embedding": in_base64(vector) if is_base64 else vector.tolist()}
-            for place, vector in sorted(vectors.items())
-        ],
         "usage": usage_of(listening.jobs),
+        "data": [],
     }
+    data = b",".join(entries[place] for place in sorted(entries))
+    return dumps(answer).removesuffix(b"]}") + data + b"]}"
 
 
 def cut(vector: NDArray[np.float32], n_kept: int) -> NDArray[np.float32]:

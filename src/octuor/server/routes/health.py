@@ -22,12 +22,15 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 }
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", response_model=Health)
 async def live() -> Response:
     """200 as long as the process answers at all: a supervisor may start it again where it does not."""
     return _ok()
 
 
+@router.head("/health", include_in_schema=False)
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health", response_model=Health, responses=NOT_READY)
 @router.get("/health/ready", response_model=Health, responses=NOT_READY)
 async def ready(serving: Annotated[Serving, Depends(serving_of)]) -> Response:
