@@ -56,7 +56,7 @@ def python_of(client: str) -> str:
 
 def run(client: str, server: LiveServer, folder: Path) -> Outcome:
     report = folder / f"{client}.xml"
-    command = [
+    command: list[str | os.PathLike[str]] = [
         *(python_of(client), "-m", "pytest", HERE / f"{client}_client.py"),
         *("-q", "--tb=short", "-c", os.devnull, "--rootdir", folder, "--noconftest", "-p", "no:cacheprovider"),
         *("--import-mode=importlib", "--junitxml", report),

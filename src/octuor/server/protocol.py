@@ -197,7 +197,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         path, client = self._path(), self.client[0] if self.client else ""
-        record = RequestRecord(choose_id(None), "-", path, client=client, status=error.status_code, error=error)
+        record = RequestRecord(choose_id(None), "-", path or "-", client=client, status=error.status_code, error=error)
         is_free = self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
         if is_free and not self.pipeline:
             body = dumps(error_body(path, error))

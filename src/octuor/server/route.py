@@ -36,6 +36,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+
+def streams(event: type, description: str = "The answer, whole or as events.") -> dict[int | str, dict[str, Any]]:
+    """What the documents say of a 200 whose events hold JSON of that form."""
+    data = {"type": "string", "contentMediaType": "application/json", "description": f"{event.__name__}, or [DONE]"}
+    item = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {200: {"description": description, "content": {"text/event-stream": {"itemSchema": item}}}}
+
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 

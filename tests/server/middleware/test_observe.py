@@ -109,6 +109,16 @@ def test_a_client_that_leaves_before_its_answer_is_499() -> None:
     assert (record.status, record.is_client_gone) == (499, True)
 
 
+def test_a_client_that_leaves_its_body_unfinished_is_499_too() -> None:
+    with live_server() as live:
+        with live.connect() as connection:
+            connection.sendall(raw_post("/v1/chat/completions", chat())[:-1])
+            until(lambda: live.serving.in_progress == 1, "the request to begin")
+        until(lambda: live.records, "the record")
+        [record] = live.records
+    assert (record.status, record.is_client_gone, record.error) == (499, True, None)
+
+
 def test_a_client_that_leaves_its_stream_cancels_the_work() -> None:
     hold = threading.Event()
     engine = FakeEngine(plays(Prefilled(0), Step(0, TokenInfo(1000), "Hi"), hold))

@@ -57,7 +57,8 @@ class Observe:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                state.is_started, record.status = True, message["status"]
+                state.is_started = True
+                record.status = CLIENT_GONE if record.is_client_gone else message["status"]
                 message = {**message, "headers": self._headers(message.get("headers", ()), record)}
             elif not message.get("more_body", False):
                 state.is_complete = True
@@ -75,6 +76,8 @@ class Observe:
         finally:
             if record.is_client_gone and not state.is_started:
                 record.status = CLIENT_GONE
+            if record.status == CLIENT_GONE:
+                record.error = None  # whatever went wrong then, nobody was told
             record.route = _route(scope)
             self._serving.in_progress -= 1
             self._serving.metrics.in_progress.dec()

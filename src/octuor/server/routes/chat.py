@@ -27,16 +27,16 @@ from octuor.server.prompts import (
     with_system,
 )
 from octuor.server.registry import Served
-from octuor.server.route import keyed_router
+from octuor.server.route import keyed_router, streams
 from octuor.server.schemas.chat import ChatRequest
-from octuor.server.schemas.chat_answers import ChatCompletion
+from octuor.server.schemas.chat_answers import ChatChunk, ChatCompletion
 from octuor.server.sse import DONE, EventStream, frame
 from octuor.tokenizer import Message
 
 router = keyed_router("chat")
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=streams(ChatChunk))
 async def chat_completions(
     body: ChatRequest, http: HttpRequest, caller: Annotated[Caller, Depends(caller_of)]
 ) -> Response:

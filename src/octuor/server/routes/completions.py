@@ -20,7 +20,7 @@ from octuor.server.errors import ApiError, invalid
 from octuor.server.json_text import dumps
 from octuor.server.prompts import ITEM, check_room, encoded, text_prompts
 from octuor.server.registry import Served
-from octuor.server.route import keyed_router
+from octuor.server.route import keyed_router, streams
 from octuor.server.schemas.completions import Completion, CompletionRequest, as_list
 from octuor.server.sse import DONE, EventStream, frame
 
@@ -30,7 +30,7 @@ TEMPERATURE = 1.0  # OpenAI's
 MAX_TOKENS = 16  # OpenAI's
 
 
-@router.post("/v1/completions", response_model=Completion)
+@router.post("/v1/completions", response_model=Completion, responses=streams(Completion))
 async def completions(
     body: CompletionRequest, http: HttpRequest, caller: Annotated[Caller, Depends(caller_of)]
 ) -> Response:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from octuor.server.schemas.common import MAX_INT, MAX_TOP, Int, RequestModel, Sampling, at_most
+from octuor.server.schemas.common import Count, RequestModel, Sampling, Top, at_most
 
 MAX_MESSAGES = 16_384  # no context holds as many that say something
 MAX_PARTS = 1024
@@ -88,12 +88,12 @@ class ChatRequest(Sampling):
     messages: Annotated[
         list[Message], Field(fail_fast=True), BeforeValidator(at_most(MAX_MESSAGES)), Field(min_length=1)
     ]
-    max_completion_tokens: Int | None = Field(None, ge=0, le=MAX_INT, description="OpenAI's word for max_tokens.")
+    max_completion_tokens: Count | None = Field(None, description="OpenAI's word for max_tokens.")
     safe_prompt: bool | None = Field(None, description="Ask for care and respect in a system message.")
     safe_mode: bool | None = Field(None, description="The word for safe_prompt in 2023.")
     logprobs: bool | None = None
-    top_logprobs: Int | None = Field(None, ge=0, le=MAX_TOP)
-    prompt_logprobs: Int | None = Field(None, ge=0, le=MAX_TOP)
+    top_logprobs: Top | None = None
+    prompt_logprobs: Top | None = None
     response_format: dict[str, Any] | None = Field(
         None,
         description="type is text, json_object, json_schema, json or regex; docs/http.md has every spelling.",

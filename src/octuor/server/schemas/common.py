@@ -7,7 +7,7 @@ end, looked at before its members are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NotRequired, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,7 @@ MAX_STOPS, MAX_STOP_CHARS = 64, 1000
 MAX_BIASES = 1000
 MAX_TOP = 20  # alternatives of a token
 MAX_INT = 2**31 - 1
+MAX_CHOICES = 128
 SEED_LOW, SEED_HIGH = -(2**63), 2**64 - 1
 
 T = TypeVar("T")
@@ -36,6 +37,13 @@ def _as_integer(value: Any) -> Any:
 
 
 Int = Annotated[int, BeforeValidator(_as_integer)]
+# Bounds stand inside, where /openapi.json finds them.
+Count = Annotated[int, Field(ge=0, le=MAX_INT), BeforeValidator(_as_integer)]
+Positive = Annotated[int, Field(ge=1, le=MAX_INT), BeforeValidator(_as_integer)]
+Choices = Annotated[int, Field(ge=1, le=MAX_CHOICES), BeforeValidator(_as_integer)]
+Top = Annotated[int, Field(ge=0, le=MAX_TOP), BeforeValidator(_as_integer)]
+Seed = Annotated[int, Field(ge=SEED_LOW, le=SEED_HIGH), BeforeValidator(_as_integer)]
+TopK = Annotated[int, Field(ge=-1, le=MAX_INT), BeforeValidator(_as_integer)]
 
 
 def at_most(length: int) -> Callable[[Any], Any]:
@@ -94,7 +102,14 @@ def _biases(value: Any) -> Any:
 Biases = Annotated[
     dict[int, Annotated[float, Field(ge=-100, le=100)]],
     BeforeValidator(_biases),
-    WithJsonSchema({"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}}),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAX_BIASES,
+            "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        }
+    ),
 ]
 
 
@@ -107,17 +122,17 @@ class StreamOptions(RequestModel):
 class Sampling(RequestModel):
     """What `/v1/chat/completions` and `/v1/completions` have in common: how tokens are chosen, when answers end."""
 
-    model: str = Field(description="Any name or alias that /v1/models lists.")
+    model: str = Field(description="Any name or alias that /v1/models lists.", examples=["mistral-small"])
     temperature: float | None = Field(None, ge=0, le=2, description="0 takes the likeliest token always.")
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: Int | None = Field(None, ge=-1, le=MAX_INT, description="0 and -1: all tokens.")
+    top_k: TopK | None = Field(None, description="0 and -1: all tokens.")
     min_p: float | None = Field(None, ge=0, le=1)
-    max_tokens: Int | None = Field(None, ge=0, le=MAX_INT)
-    min_tokens: Int | None = Field(None, ge=0, le=MAX_INT)
-    seed: Int | None = Field(None, ge=SEED_LOW, le=SEED_HIGH)
-    random_seed: Int | None = Field(None, ge=SEED_LOW, le=SEED_HIGH, description="Mistral's word for seed.")
+    max_tokens: Count | None = None
+    min_tokens: Count | None = None
+    seed: Seed | None = None
+    random_seed: Seed | None = Field(None, description="Mistral's word for seed.")
     stop: Stops | None = Field(None, description="Where the answer ends; not part of it.")
-    n: Int | None = Field(None, ge=1, le=128, description="Answers to each prompt.")
+    n: Choices | None = Field(None, description="Answers to each prompt.")
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
@@ -195,7 +210,7 @@ class ErrorBody(InnerError):
 
     object: str
     error: InnerError
-    detail: list[ErrorDetail]
+    detail: NotRequired[list[ErrorDetail]]
 
 
 def _or(value: T | None, default: T) -> T:

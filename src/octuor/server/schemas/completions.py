@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
-from octuor.server.schemas.common import MAX_INT, MAX_TOP, Int, Sampling, Usage, at_most
+from octuor.server.schemas.common import MAX_INT, Choices, Sampling, Top, Usage, at_most
 
 MAX_PROMPTS = 2048
 MAX_IDS = 2**20  # no context holds as many
@@ -52,8 +52,8 @@ class CompletionRequest(Sampling):
 
     prompt: Texts
     echo: bool | None = Field(None, description="The text begins with the prompt.")
-    logprobs: Int | None = Field(None, ge=0, le=MAX_TOP, description="Alternatives beside each token.")
-    best_of: Int | None = Field(None, ge=1, le=128, description="Only as many as n.")
+    logprobs: Top | None = Field(None, description="Alternatives beside each token.")
+    best_of: Choices | None = Field(None, description="Only as many as n.")
     suffix: str | None = Field(None, description="Refused: Mixtral does not fill in.")
     response_format: dict[str, Any] | None = None
 

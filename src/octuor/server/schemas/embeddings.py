@@ -7,18 +7,18 @@ from typing import Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from octuor.server.schemas.common import MAX_INT, Int, RequestModel, Usage
+from octuor.server.schemas.common import Positive, RequestModel, Usage
 from octuor.server.schemas.completions import Texts
 
 
 class EmbeddingRequest(RequestModel):
     """Texts to be turned into vectors."""
 
-    model: str = Field(description="mistral-embed, or any name that /v1/models lists.")
+    model: str = Field(description="mistral-embed, or any name that /v1/models lists.", examples=["mistral-embed"])
     input: Texts
     encoding_format: Literal["float", "base64"] | None = Field(None, description="base64: little-endian float32.")
-    dimensions: Int | None = Field(None, ge=1, le=MAX_INT, description="Keep the first ones, at length 1 again.")
-    output_dimension: Int | None = Field(None, ge=1, le=MAX_INT, description="Mistral's word for dimensions.")
+    dimensions: Positive | None = Field(None, description="Keep the first ones, at length 1 again.")
+    output_dimension: Positive | None = Field(None, description="Mistral's word for dimensions.")
     output_dtype: Literal["float"] | None = None
 
 
