@@ -73,7 +73,6 @@ def run(client: str, server: LiveServer, folder: Path) -> Outcome:
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "NO_PROXY": "127.0.0.1",
-            "PYTHONPYCACHEPREFIX": str(ENVIRONMENTS / "pycache"),
             "OCTUOR_URL": server.url,
             "OCTUOR_KEY": server.key(client),
             "OCTUOR_LIMITED_KEY": server.key(f"{client}, limited", "--requests-per-minute", "1"),
