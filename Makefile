@@ -1,4 +1,4 @@
-# make chat · make test: each sets up what it needs from nothing, and only once.
+# make chat · make serve · make test: each sets up what it needs from nothing, and only once.
 # MODEL=path names another model than the pocket one; PYTHON, VENV and CXX can be set too.
 
 PYTHON ?= python3
@@ -10,10 +10,13 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat test test-amx test-clients test-parity test-aarch64 test-aarch64-python lint format bench clean
+.PHONY: chat serve test test-amx test-clients test-parity test-aarch64 test-aarch64-python lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
+
+serve: $(VENV)/.octuor $(VENV)/.serve
+	@$(BIN)/octuor serve $(MODEL)
 
 test: $(VENV)/.octuor $(VENV)/.test
 	$(BIN)/python -m pytest
@@ -89,6 +92,11 @@ $(VENV)/.octuor: $(VENV)/.venv $(SOURCES)
 $(VENV)/.test: $(VENV)/.octuor pyproject.toml
 	$(call say,installing what the tests need)
 	@$(BIN)/python -m pip install --quiet $(call extra,test) $(call extra,serve) $(call extra,otel) >&2
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.octuor pyproject.toml
+	$(call say,installing what the server needs)
+	@$(BIN)/python -m pip install --quiet $(call extra,serve) >&2
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.venv pyproject.toml

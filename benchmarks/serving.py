@@ -21,6 +21,7 @@ import argparse
 import datetime
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -142,6 +143,7 @@ def say(words: str) -> None:
 
 def main() -> None:
     args = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server under way is stopped then too
     try:
         servers = make_servers(args)
         notes = {"machine": report.machine(), "commit": report.commit(), "command": shlex.join(sys.argv)}

@@ -11,6 +11,7 @@ import pytest
 from command_line import octuor
 from octuor.checkpoint import open_checkpoint
 from octuor.config import GEOMETRIES
+from octuor.tokenizer import find_mistral_common_tokenizer
 from tiny_models import TINY
 
 
@@ -33,6 +34,13 @@ def test_synth_then_info_then_generate(tmp_path: Path) -> None:
     assert set(told["formats"]) == {"q8", "f32"}
     generated = octuor("generate", out, "--ids", "1 2 3", "--max-tokens", 5, "--seed", 0)
     assert (generated.code, len(generated.out.split())) == (0, 5)
+
+
+def test_a_pack_with_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GEOMETRIES, "tiny", replace(TINY, vocab_size=32000))
+    args = ("--geometry", "tiny", "--layers", 1, "--format", "q8", "--tokenizer", find_mistral_common_tokenizer())
+    assert octuor("synth", tmp_path / "x.octuor", *args).code == 0
+    assert json.loads(octuor("info", tmp_path / "x.octuor", "--json").out)["tokenizer"] == "tokenizer.model"
 
 
 def test_a_seed_makes_a_file(tmp_path: Path) -> None:

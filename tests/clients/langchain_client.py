@@ -83,10 +83,11 @@ def test_batch() -> None:
 
 
 def test_tools() -> None:
-    asked = chat.bind_tools([weather], tool_choice="any").invoke("How is the weather in Paris?")
-    assert asked.tool_calls
-    told = [ToolMessage(weather.invoke(call["args"]), tool_call_id=call["id"]) for call in asked.tool_calls]
-    answer = chat.invoke([HumanMessage("How is the weather in Paris?"), asked, *told])
+    able = chat.bind_tools([weather], tool_choice="any", parallel_tool_calls=False)
+    asked = able.invoke("How is the weather in Paris?")
+    [call] = asked.tool_calls
+    told = ToolMessage(weather.invoke(call["args"]), tool_call_id=call["id"])
+    answer = chat.invoke([HumanMessage("How is the weather in Paris?"), asked, told])
     assert answer.content
 
 

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from live_server import LiveServer, live_server, octuor_at
+from serve_process import ServeProcess, octuor_at, serve_process
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parents[1] / "build" / "clients"
@@ -54,7 +54,7 @@ def python_of(client: str) -> str:
     return str(ENVIRONMENTS / client / "bin" / "python")
 
 
-def run(client: str, server: LiveServer, folder: Path) -> Outcome:
+def run(client: str, server: ServeProcess, folder: Path) -> Outcome:
     report = folder / f"{client}.xml"
     command: list[str | os.PathLike[str]] = [
         *(python_of(client), "-m", "pytest", HERE / f"{client}_client.py"),
@@ -73,7 +73,6 @@ def run(client: str, server: LiveServer, folder: Path) -> Outcome:
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "NO_PROXY": "127.0.0.1",
-            "PYTHONPYCACHEPREFIX": str(ENVIRONMENTS / "pycache"),
             "OCTUOR_URL": server.url,
             "OCTUOR_KEY": server.key(client),
             "OCTUOR_LIMITED_KEY": server.key(f"{client}, limited", "--requests-per-minute", "1"),
@@ -88,16 +87,16 @@ def run(client: str, server: LiveServer, folder: Path) -> Outcome:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     home = tmp_path_factory.mktemp("octuor")
     octuor_at(home, "keys", "create", "first")
-    with live_server(home) as server:
+    with serve_process(home) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def outcomes(
-    server: LiveServer, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    server: ServeProcess, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Outcome]]]:
     """The programs of the chosen tests, all started."""
     chosen = {item.callspec.params["client"] for item in request.session.items if hasattr(item, "callspec")}
@@ -116,7 +115,7 @@ def test_client(client: str, function: str, outcomes: dict[str, Future[Outcome]]
         pytest.fail("\n\n".join(outcome.functions[function]), pytrace=False)
 
 
-def test_the_server_is_well_after_all_of_them(server: LiveServer, outcomes: dict[str, Future[Outcome]]) -> None:
+def test_the_server_is_well_after_all_of_them(server: ServeProcess, outcomes: dict[str, Future[Outcome]]) -> None:
     for outcome in outcomes.values():
         outcome.result()
     key = server.key("last")

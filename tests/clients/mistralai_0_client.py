@@ -152,7 +152,7 @@ def test_tools() -> None:
     assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments)["city"] in ("Paris", "Lyon")
 
-    messages.append(choice.message)
+    messages.append(ChatMessage(role="assistant", content="", tool_calls=[call]))
     messages.append(ChatMessage(role="tool", name="get_weather", content='{"sky": "blue"}', tool_call_id=call.id))
     told = client.chat(model="open-mixtral-8x7b", messages=messages, tools=[WEATHER], tool_choice=ToolChoice.none)
     assert told.choices[0].message.tool_calls is None

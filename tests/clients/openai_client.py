@@ -221,15 +221,16 @@ def test_json_object() -> None:
 
 def test_tools() -> None:
     messages = [{"role": "user", "content": "How is the weather in Paris?"}]
-    answer = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, tool_choice="required")
+    answer = client.chat.completions.create(
+        model=MODEL, messages=messages, tools=TOOLS, tool_choice="required", parallel_tool_calls=False
+    )
     assert answer.choices[0].finish_reason == "tool_calls"
     message = answer.choices[0].message
-    assert message.tool_calls
+    [call] = message.tool_calls
+    assert (call.type, call.function.name) == ("function", "get_weather")
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Lyon")
     messages.append(message)
-    for call in message.tool_calls:
-        assert (call.type, call.function.name) == ("function", "get_weather")
-        assert json.loads(call.function.arguments)["city"] in ("Paris", "Lyon")
-        messages.append({"role": "tool", "tool_call_id": call.id, "content": '{"sky": "blue"}'})
+    messages.append({"role": "tool", "tool_call_id": call.id, "content": '{"sky": "blue"}'})
     told = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, tool_choice="none")
     assert told.choices[0].message.content
     assert not told.choices[0].message.tool_calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -241,6 +242,47 @@ def test_refusals_name_the_place(schema: Any, message: str) -> None:
 def test_what_is_too_large_is_refused_before_it_is_walked(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(GrammarError, match=message):
         prepare_schema(make(), "s")
+
+
+MANY = {"enum": [str(n) for n in range(2000)]}
+
+
+def growing(n: int) -> dict[str, Any]:
+    """Each definition has the next one twice in a oneOf that nothing decides."""
+    definitions: dict[str, Any] = {f"d{n}": {"minimum": 1}}
+    for index in range(n):
+        twice = [{"$ref": f"#/$defs/d{index + 1}"}, {"$ref": f"#/$defs/d{index + 1}"}]
+        definitions[f"d{index}"] = {"items": {"oneOf": twice}}
+    return {"$ref": "#/$defs/d0", "$defs": definitions}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: growing(40), "s: .*grows"),
+        (lambda: {"propertyNames": MANY, "additionalProperties": MANY}, "s.propertyNames: .*fewer names"),
+        (
+            lambda: properties(**{"n" * 100_000: properties(**dict.fromkeys(map(str, range(9000)), 3))}),
+            r"s\.properties\.n+\.\.",
+        ),
+        (
+            lambda: {
+                "oneOf": [
+                    properties(**{str(n): {} for n in range(8000)}),
+                    *({"properties": {}, "type": "object", "not": {}} for _ in range(999)),
+                ]
+            },
+            r"s.oneOf\[1\]",
+        ),
+    ],
+    ids=["references", "names", "paths", "branches"],
+)
+def test_what_would_grow_is_refused_in_time(make: Callable[[], Any], message: str) -> None:
+    began = time.process_time()
+    with pytest.raises(GrammarError, match=message) as error:
+        prepare_schema(make(), "s")
+    assert time.process_time() - began < 5
+    assert len(str(error.value)) < 300
 
 
 def test_the_deepest_that_is_taken_compiles(compiler: GrammarCompiler) -> None:

@@ -46,7 +46,7 @@ EXPLOSIONS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[GrammarCompiler]:
     """A compiler that gives a grammar less time, so that these tests take less."""
-    found = GrammarCompiler(mixtral_tokenizer(), 32_000, limits=TrialLimits(cpu_s=0.3))
+    found = GrammarCompiler(mixtral_tokenizer(), 32_000, limits=TrialLimits(cpu_s=0.2))
     yield found
     found.close()
 

@@ -141,7 +141,8 @@ def asked(draw: st.DrawFn, path: str) -> Any:
         for name in [name for name in fields if name not in kept]:
             if path == "/tokenize" or name not in NEEDED:
                 del fields[name]
-    for holder, key in draw(st.lists(st.sampled_from(places(body)), max_size=3)):
+    possible = places(body)
+    for holder, key in draw(st.lists(st.sampled_from(possible), max_size=3)) if possible else ():
         change = draw(st.sampled_from(["replace", "replace", "replace", "drop", "wrap", "repeat", "rename"]))
         if key not in (holder if isinstance(holder, dict) else range(len(holder))):
             continue  # dropped or renamed before

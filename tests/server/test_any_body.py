@@ -10,12 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import octuor
-from octuor.engine.engine import Engine, EngineSettings
-from octuor.server.app import create_app
-from octuor.server.registry import Registry, Served
-from octuor.server.serving import Serving
 from server.http_client import HELLO, JSON, Client, error_of
+from server.live_client import live_client
 
 N_CONTEXT = 64  # so that answers are short whatever is asked for
 
@@ -82,13 +78,8 @@ def bodies(fields: dict[str, st.SearchStrategy[Any]], needed: dict[str, Any]) ->
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     """A server over the pocket model."""
-    model = octuor.load(context=N_CONTEXT, threads=1)
-    with Engine(model, EngineSettings(max_batch=4)) as engine:
-        found = Client()
-        found.serving = Serving(Registry([Served("pocket", model, engine)]))
-        found.app = create_app(found.serving)
+    with live_client(N_CONTEXT) as found:
         yield found
-        assert engine.is_idle
         assert found.chat(max_tokens=2).status_code == 200
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from octuor.engine.request import Event, Failed, Finish, Pooled, Prefilled, Prompt, Request, Step
 from octuor.errors import EngineError, OverloadError
 from octuor.server.listen import Listening, listen, listen_all
-from server.fake_engine import FakeEngine, plays, says, step
+from server.fake_engine import FakeEngine, FakeJob, plays, says, step
 
 ASK = Request(Prompt([1, 2, 3]))
 
@@ -114,15 +115,19 @@ def test_a_full_queue_cancels_those_before() -> None:
 
 def test_a_loop_that_has_closed_is_nobody_to_tell() -> None:
     """An engine may deliver when nobody listens any more; it must not hear of it."""
-    told = []
+    told: list[Callable[[Event], None]] = []
+    never = threading.Event()
 
     class Keeps(FakeEngine):
-        def submit(self, request, deliver):  # type: ignore[no-untyped-def]
+        def submit(self, request: Request, deliver: Callable[[Event], None]) -> FakeJob:
             told.append(deliver)
             return super().submit(request, deliver)
 
     async def run() -> None:
-        Listening(Keeps(plays(threading.Event())), [ASK])
+        listening = Listening(Keeps(plays(never)), [ASK])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(listening), 0.01)
 
     asyncio.run(run())
     told[0](Step(0, None, "", Finish("stop")))
+    never.set()

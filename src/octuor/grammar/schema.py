@@ -23,7 +23,7 @@ from typing import Any
 from octuor.errors import GrammarError
 from octuor.grammar.patterns import to_rust
 from octuor.grammar.response_format import JsonSchema
-from octuor.grammar.schema_graph import Place, SchemaGraph
+from octuor.grammar.schema_graph import MAX_PLACES, Place, SchemaGraph
 from octuor.grammar.wording import shown
 
 MAX_TEXT = 1 << 18  # characters of a schema as JSON
@@ -68,7 +68,9 @@ def prepare_schema(schema: JsonSchema, field: str) -> dict[str, Any]:
 class _Preparer:
     def __init__(self, root: Mapping[str, Any], field: str) -> None:
         self._graph = SchemaGraph(root, field)
+        self._field = field
         self._within: list[Place] = []  # what is being prepared, the outermost first
+        self._n_left = 2 * MAX_PLACES  # parts that may come out: oneOf writes references out, again and again
 
     def prepare(self) -> dict[str, Any]:
         prepared = self._schema(self._graph.root)
@@ -82,6 +84,11 @@ class _Preparer:
         schema = place.schema
         if isinstance(schema, bool):
             return schema
+        self._n_left -= 1
+        if not self._n_left:
+            raise GrammarError(
+                f"{self._field}: expected a smaller schema, found one that grows where oneOf is written out"
+            )
         self._within.append(place)
         out: dict[str, Any] = {}
         joined: list[dict[str, Any]] = []
@@ -152,6 +159,8 @@ class _Preparer:
         if isinstance(schema, Mapping) and not {"properties", "patternProperties"} & set(place.schema):
             listed = [schema["const"]] if "const" in schema else schema.get("enum")
             if _holding(schema) <= {"type", "enum", "const"} and isinstance(listed, list):
+                if len(listed) * len(json.dumps(value)) > MAX_TEXT:
+                    raise GrammarError(f"{names.where}: expected fewer names for a schema of this size; use a pattern")
                 return {"properties": {name: value for name in listed if isinstance(name, str)}, "propertyNames": True}
             if _holding(schema) <= {"type", "pattern"}:
                 pattern = to_rust(schema["pattern"], f"{names.where}.pattern")

@@ -18,6 +18,8 @@ from octuor.grammar.wording import shown
 
 MAX_PLACES = 10_000  # parts of a schema
 _MAX_STEPS = 32  # references to references in a row
+_MAX_NAME = 40
+_MAX_KEYS = 32  # properties that are looked at for one that tells branches apart
 
 _MAPS = ("properties", "patternProperties")
 _SINGLE = ("items", "additionalProperties", "additionalItems", "propertyNames")
@@ -35,7 +37,7 @@ HOLDING = frozenset(
 Use = Literal["alone", "joined", "exact"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Place:
     """One part of a schema.
 
@@ -91,6 +93,7 @@ class SchemaGraph:
         self._places: dict[int, Place] = {}  # by the identity of their schema, which _document keeps alive
         self._names: dict[int, str] = {}  # of places that are referred to
         self._referred: list[Place] = []
+        self._keys: dict[int, str | None] = {}  # what tells the branches of a place's oneOf apart
         self.root = self._place(root, where)
         self._walk()
         self._find_uses()
@@ -120,7 +123,9 @@ class SchemaGraph:
         apart, "" where the types do; None where neither does, or a branch may not be narrowed to have the property.
         """
         branches = [self.target(branch) for branch in place.listed("oneOf")]
-        key = _key(branches)
+        if id(place) not in self._keys:
+            self._keys[id(place)] = _key(branches)
+        key = self._keys[id(place)]
         return None if key and any(branch.is_exact and not _requires(branch, key) for branch in branches) else key
 
     # ---- building --------------------------------------------------------------------------------
@@ -174,7 +179,7 @@ class SchemaGraph:
                 found = found[int(step)]
             else:
                 raise GrammarError(f"{where}: expected a place in this schema, found {shown(reference)}")
-        return self._place(found, ".".join([self._where, *steps]))
+        return self._place(found, ".".join([self._where, *map(_short, steps)]))
 
     def _check_circles(self) -> None:
         """A schema that is part of itself for the same value means nothing."""
@@ -188,7 +193,7 @@ class SchemaGraph:
             where = min((place.where for place in error.args[1]), key=len)
             raise GrammarError(
                 f"{where}: expected a schema, found one that refers to itself for the same value"
-            ) from error
+            ) from None
 
     def _follow(self, place: Place) -> Place:
         """Through references that are nothing else, to the place they mean."""
@@ -224,13 +229,18 @@ def _children(schema: Mapping[str, Any], where: str, place: Any) -> Iterator[tup
         if keyword in _MAPS:
             if not isinstance(value, Mapping):
                 raise GrammarError(f"{path}: expected an object of schemas, found {shown(value)}")
-            yield keyword, {str(name): place(inner, f"{path}.{name}") for name, inner in value.items()}
+            yield keyword, {str(name): place(inner, f"{path}.{_short(name)}") for name, inner in value.items()}
         elif keyword in _LISTS and (isinstance(value, list) or keyword not in _SINGLE):
             if not isinstance(value, list) or (not value and keyword.endswith("Of")):
                 raise GrammarError(f"{path}: expected a list of schemas, found {shown(value)}")
             yield keyword, [place(inner, f"{path}[{index}]") for index, inner in enumerate(value)]
         elif keyword in _SINGLE:
             yield keyword, place(value, path)
+
+
+def _short(name: str) -> str:
+    """A name as paths have it: each of thousands of places has the names above it in its own."""
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}..."
 
 
 def _flat(children: Mapping[str, Children]) -> Iterator[tuple[str, Place]]:
@@ -271,7 +281,7 @@ def _key(branches: list[Place]) -> str | None:
     if len(objects) < 2:
         return ""
     names = objects[0].get("properties")
-    for key in names if isinstance(names, Mapping) else ():
+    for key in [*names][:_MAX_KEYS] if isinstance(names, Mapping) else ():
         constants = [_constants(schema, key) for schema in objects]
         if all(constants) and len(set().union(*constants)) == sum(map(len, constants)):
             return str(key)

@@ -51,4 +51,4 @@ async def constraint(
         continued.matcher()
         return continued
 
-    return await asyncio.to_thread(compiled)
+    return await asyncio.get_running_loop().run_in_executor(served.compiling, compiled)

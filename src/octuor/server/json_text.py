@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 MAX_DEPTH = 100  # of lists and objects inside each other; schemas of people have ten
 MAX_OBJECTS, MAX_ITEMS = 500_000, 2_000_000  # in all; more take seconds to read, during which nobody is answered
 
+ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 
 class JsonError(ValueError):
     """Text that is not the JSON we take; one line that says where and why."""
@@ -15,7 +17,7 @@ class JsonError(ValueError):
 
 def dumps(value: object) -> bytes:
     """One line of ASCII: whatever is not becomes an escape, line separators and lone surrogates among them."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return ENCODER.encode(value).encode("ascii")
 
 
 def loads(data: bytes) -> Any:

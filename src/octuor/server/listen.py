@@ -42,6 +42,7 @@ class Listening:
         self._loop = asyncio.get_running_loop()
         self._events: deque[tuple[int, Event]] = deque()
         self._wake = asyncio.Event()
+        self._is_asleep = False
         while self._waiting and len(self.jobs) < at_once:
             self._submit()
 
@@ -60,6 +61,7 @@ class Listening:
             if not any(self._owed):
                 raise StopAsyncIteration
             self._wake.clear()
+            self._is_asleep = True
             if not self._events:  # one may have come between the two looks
                 await self._wake.wait()
         place, event = self._events.popleft()
@@ -80,8 +82,10 @@ class Listening:
 
         def deliver(event: Event) -> None:
             self._events.append((place, event))
-            with suppress(RuntimeError):  # a loop that has closed has nobody left to tell
-                self._loop.call_soon_threadsafe(self._wake.set)
+            if self._is_asleep:  # else the event is seen before the next sleep
+                self._is_asleep = False
+                with suppress(RuntimeError):  # a loop that has closed has nobody left to tell
+                    self._loop.call_soon_threadsafe(self._wake.set)
 
         self._owed.append(1 if request.pooled else request.n)
         try:

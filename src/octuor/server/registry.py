@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, Protocol
@@ -98,6 +99,11 @@ class Served:
     def compiler(self) -> GrammarCompiler:
         """The grammar compiler of the model's tokens. Raises BackendError without llguidance."""
         return GrammarCompiler(self.tokenizer, self.model.config.vocab_size)
+
+    @cached_property
+    def compiling(self) -> Executor:
+        """Where grammars are compiled: apart from other work, for bad ones take their time."""
+        return ThreadPoolExecutor(2, thread_name_prefix="octuor-grammars")
 
     @cached_property
     def longest_piece(self) -> int:

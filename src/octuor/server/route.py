@@ -37,14 +37,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def streams(event: type) -> dict[int | str, dict[str, Any]]:
-    """What the documents say of a 200 that may be a stream: each event holds JSON of that form, the last one [DONE]."""
-    schema = {
-        "type": "string",
-        "contentMediaType": "application/json",
-        "description": f"{event.__name__} in each event",
-    }
-    return {200: {"content": {"text/event-stream": {"schema": schema}}, "description": "Whole, or with stream events."}}
+def streams(event: type, description: str = "The answer, whole or as events.") -> dict[int | str, dict[str, Any]]:
+    """What the documents say of a 200 whose events hold JSON of that form."""
+    data = {"type": "string", "contentMediaType": "application/json", "description": f"{event.__name__}, or [DONE]"}
+    item = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {200: {"description": description, "content": {"text/event-stream": {"itemSchema": item}}}}
 
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

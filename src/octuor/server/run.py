@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from octuor.accounts import Accounts, open_accounts
@@ -16,6 +17,11 @@ from octuor.server.sockets import is_loopback
 
 Say = Callable[[str], None]
 
+# Seconds after which a thread that computes in Python lets others go on. The engine asks for the interpreter after each
+# of some hundred kernels a step: beside a thread that parses a large body, a step of the pocket model takes 29 ms with
+# Python's own 5 ms, and 9 ms with this; alone it takes 2.4.
+SWITCH_S = 1e-4
+
 
 def serve(config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn: Say) -> int:
     """Serve until a signal ends it; the exit status.
@@ -28,6 +34,7 @@ def serve(config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn:
 
     Raises what loading does, ConfigError where an address cannot be had, or must not be without keys.
     """
+    sys.setswitchinterval(SWITCH_S)
     accounts = open_accounts()
     try:
         check_open(config.server, accounts, warn)

@@ -20,7 +20,7 @@ STOPS_WITHIN_S = 30.0
 
 
 @dataclass
-class LiveServer:
+class ServeProcess:
     """A server under way.
 
     home  its $OCTUOR_HOME, which outlives the process
@@ -68,7 +68,7 @@ def octuor_at(home: Path, *args: object) -> str:
 
 
 @contextmanager
-def live_server(home: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[LiveServer]:
+def serve_process(home: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[ServeProcess]:
     """Start a server and wait until it is ready; whatever is left of it at the end is killed.
 
     options  of `octuor serve`, beside --port
@@ -85,7 +85,7 @@ def live_server(home: Path, *options: str, env: Mapping[str, str] | None = None)
             env={**environment(), "OCTUOR_HOME": str(home), **(env or {})},
         )
     try:
-        yield LiveServer(_address(process, log), home, log, process)
+        yield ServeProcess(_address(process, log), home, log, process)
     finally:
         process.kill()
         process.wait()
