@@ -30,7 +30,7 @@ from typing import Any
 
 import httpx
 
-WORDS = "the little dog ran over a green hill and found her red ball near an old tree where birds sang all day".split()
+STORY = "the little dog ran over a green hill and found her red ball near an old tree where birds sang all day"
 SCHEMA = {
     "type": "object",
     "properties": {"kind": {"enum": ["cat", "dog"]}, "name": {"type": "string", "maxLength": 12}},
@@ -60,6 +60,7 @@ class Sample:
     threads: int
     running: int
     pages_held_share: float
+    preemptions: int
     answered: int
     left: int
 
@@ -85,21 +86,20 @@ def questions(n: int, seed: int) -> list[Question]:
     rng = random.Random(seed)
     found = []
     for index in range(n):
-        text = " ".join(rng.choices(WORDS, k=rng.choice([5, 20, 60, 150, 300])))
+        text = " ".join(rng.choices(STORY.split(), k=rng.choice([5, 20, 60, 150, 300])))
         messages = [{"role": "user", "content": text}]
         if index % 2:
-            messages.insert(0, {"role": "system", "content": "Tell a story. " + " ".join(WORDS) * 2})
-        body: dict[str, Any] = {
-            "model": "mistral-small",
-            "messages": messages,
-            "max_tokens": rng.choice([4, 30, 80, 200]),
-        }
+            messages.insert(0, {"role": "system", "content": f"Tell a story. {STORY}. {STORY}."})
+        length = rng.choice([4, 30, 80, 200])
+        body: dict[str, Any] = {"model": "mistral-small", "messages": messages, "max_tokens": length}
         if index % 3 == 1:
             body |= {"temperature": 0.9, "top_p": 0.95, "seed": index}
         else:
             body["temperature"] = 0
         if index % 8 == 0:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "pet", "schema": SCHEMA}}
+        else:
+            body["min_tokens"] = length // 2  # small models end early
         found.append(Question(body, streams=index % 4 != 3))
     return found
 
@@ -201,6 +201,7 @@ async def look(client: httpx.AsyncClient, process: subprocess.Popen[bytes], bega
         threads=int(status["Threads"]),
         running=int(metrics["octuor_num_requests_running"] + metrics["octuor_num_requests_waiting"]),
         pages_held_share=round(metrics["octuor_kv_cache_usage_perc"], 4),
+        preemptions=int(metrics["octuor_num_preemptions_total"]),
         answered=tally.answered,
         left=tally.left,
     )
