@@ -10,7 +10,7 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat serve test test-amx test-clients test-parity test-aarch64 test-aarch64-python lint format bench clean
+.PHONY: chat serve test test-amx test-clients test-robust test-parity test-aarch64 test-aarch64-python lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
@@ -37,6 +37,10 @@ build/clients/%/.installed: tests/clients/requirements/%.txt
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'pytest>=8' -r $< >&2
 	@touch $@
+
+# Bodies of every kind, whatever /openapi.json allows and forbids, kill -9 under load: some minutes.
+test-robust: $(VENV)/.octuor $(VENV)/.test $(VENV)/.robust
+	$(BIN)/python -m pytest tests/robustness/live_*.py
 
 # The kernels for AMX on a processor without it: a second build, whose matrix unit is plain C++.
 test-amx: $(VENV)/.octuor $(VENV)/.test
@@ -101,6 +105,10 @@ $(VENV)/.serve: $(VENV)/.octuor pyproject.toml
 
 $(VENV)/.lint: $(VENV)/.venv pyproject.toml
 	@$(BIN)/python -m pip install --quiet $(call extra,lint) >&2
+	@touch $@
+
+$(VENV)/.robust: $(VENV)/.octuor pyproject.toml
+	@$(BIN)/python -m pip install --quiet $(call extra,robust) >&2
 	@touch $@
 
 $(VENV)/.parity: $(VENV)/.octuor pyproject.toml

@@ -1,4 +1,4 @@
-"""A few bodies for each route beside those of /v1 (tests/server/test_any_body.py); live_bodies.py has more."""
+"""A few bodies for the routes outside /v1, which tests/server/test_any_body.py tries; live_bodies.py has many."""
 
 from __future__ import annotations
 

@@ -60,6 +60,12 @@ def at_most(length: int) -> Callable[[Any], Any]:
     return check
 
 
+def stops_schema(most: int) -> WithJsonSchema:
+    """What the documents say of stop strings: one, or a list of so many at most."""
+    text = {"type": "string", "maxLength": MAX_STOP_CHARS}
+    return WithJsonSchema({"anyOf": [text, {"type": "array", "items": text, "maxItems": most}]})
+
+
 def _stops(value: Any) -> Any:
     """One string is a list of one; empty ones, which programs send for none, are left out."""
     value = at_most(MAX_STOPS)([value] if isinstance(value, str) else value)
@@ -71,18 +77,7 @@ def _stops(value: Any) -> Any:
 Stops = Annotated[
     Annotated[list[Annotated[str, BeforeValidator(at_most(MAX_STOP_CHARS))]], Field(fail_fast=True)],
     BeforeValidator(_stops),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "maxLength": MAX_STOP_CHARS},
-                {
-                    "type": "array",
-                    "items": {"type": "string", "maxLength": MAX_STOP_CHARS},
-                    "maxItems": MAX_STOPS,
-                },
-            ]
-        }
-    ),
+    stops_schema(MAX_STOPS),
 ]
 
 
@@ -104,10 +99,15 @@ Biases = Annotated[
     BeforeValidator(_biases),
     WithJsonSchema(
         {
-            "type": "object",
-            "maxProperties": MAX_BIASES,
-            "propertyNames": {"pattern": "^[0-9]{1,9}$"},
-            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "anyOf": [
+                {
+                    "type": "object",
+                    "maxProperties": MAX_BIASES,
+                    "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+                    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+                },
+                {"type": "array", "items": {}, "description": "Ignored."},
+            ]
         }
     ),
 ]

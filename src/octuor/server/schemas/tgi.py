@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from typing_extensions import TypedDict
 
-from octuor.server.schemas.common import MAX_INT, MAX_STOP_CHARS, Int, RequestModel, at_most
+from octuor.server.schemas.common import MAX_INT, MAX_STOP_CHARS, Int, RequestModel, at_most, stops_schema
 
 MAX_BEST_OF = 4
 MAX_STOP_SEQUENCES = 4
@@ -55,7 +55,9 @@ _Fraction = Annotated[
 _Penalty = Annotated[
     float, _must_be(">= -2.0 and <= 2.0", lambda value: -2 <= value <= 2), _limits(minimum=-2, maximum=2)
 ]
-_Seed = Annotated[Int, _must_be(">= 0 and < 2^64", lambda value: 0 <= value < 2**64), _limits(minimum=0, maximum=2**63)]
+_Seed = Annotated[
+    Int, _must_be(">= 0 and < 2^64", lambda value: 0 <= value < 2**64), _limits(minimum=0, maximum=2**64 - 1)
+]
 _BestOf = Annotated[
     Int,
     _must_be(f"> 0 and <= {MAX_BEST_OF}. Given: {{}}", lambda value: 0 < value <= MAX_BEST_OF),
@@ -85,13 +87,7 @@ def _stops(value: Any) -> Any:
 _Stops = Annotated[
     list[Annotated[str, BeforeValidator(at_most(MAX_STOP_CHARS))]],
     BeforeValidator(_stops),
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"type": "string", "maxLength": MAX_STOP_CHARS},
-            "maxItems": MAX_STOP_SEQUENCES,
-        }
-    ),
+    stops_schema(MAX_STOP_SEQUENCES),
 ]
 
 
