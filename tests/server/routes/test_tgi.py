@@ -154,6 +154,13 @@ def test_truncate_keeps_the_last_tokens(real: Client) -> None:
     assert [token["id"] for token in longer.json()["details"]["prefill"]] == PROMPT_IDS
 
 
+def test_truncate_of_a_book_reads_its_end_alone(real: Client) -> None:
+    book = "".join(f"Chapter {n}. The little dog ran home. 🦑 " for n in range(20_000))
+    wish = body(book, decoder_input_details=True, max_new_tokens=1, truncate=300)
+    prefill = real.post("/generate", wish).json()["details"]["prefill"]
+    assert [token["id"] for token in prefill] == pocket().tokenizer.encode(book)[-300:]
+
+
 def test_sampling_says_its_seed_and_repeats_it(real: Client) -> None:
     first = real.post("/generate", body("The", do_sample=True, details=True, max_new_tokens=12)).json()
     seed = first["details"]["seed"]

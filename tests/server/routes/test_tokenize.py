@@ -120,6 +120,12 @@ def test_detokenizing_undoes_tokenizing(client: Client) -> None:
         ("/tokenize", {"messages": []}, "messages: expected at least 1 items"),
         ("/tokenize", {"messages": [{"role": "robot", "content": "a"}]}, "messages.0.role: expected"),
         ("/chat_tokenize", {}, "messages: expected a value"),
+        ("/tokenize", {"inputs": "🦑" * 125_001}, "inputs: expected at most 500000 bytes long, found 500004"),
+        (
+            "/chat_tokenize",
+            {"messages": [{"role": "user", "content": "é" * 250_001}]},
+            "messages: expected at most 500000 bytes",
+        ),
         ("/detokenize", {"tokens": [1, 32000]}, "expected 0 to 31999, got 32000"),
         ("/detokenize", {"tokens": [-1]}, "tokens.0: expected greater than or equal to 0, found -1"),
         ("/detokenize", {"tokens": ["1"]}, "tokens.0: expected a valid integer"),

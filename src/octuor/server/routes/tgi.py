@@ -45,6 +45,8 @@ from octuor.server.sse import EventStream, frame
 from octuor.server.tgi_answer import TgiAnswer, prefill_tokens, whole_answer
 from octuor.tokenizer.raw import RawPrompt, encode_raw
 
+SPARE_TOKENS = 256  # before those that truncate keeps: a cut in the middle of a word changes the ids around it
+
 CallerDependency = Annotated[Caller, Depends(caller_of)]
 
 # TGI's own body, on the three routes of generation
@@ -236,6 +238,8 @@ async def _prompt(served: Served, inputs: str, truncate: int | None) -> Prompt:
     n_least = -(-len(inputs) // served.longest_piece)
     if truncate is None and n_least > n_context:
         raise _too_long(n_context, f"at least {n_least}")  # without the seconds that megabytes take to encode
+    if truncate is not None:  # nor those for what is cut away
+        inputs = inputs[-(truncate + SPARE_TOKENS) * served.longest_piece :]
     prompt = await encoded(len(inputs), lambda: encode_raw(served.tokenizer, inputs))
     return _truncated(prompt, truncate)
 

@@ -23,6 +23,7 @@ from octuor.server.prompts import encode_messages, encoded
 from octuor.server.registry import Served
 from octuor.server.route import keyed_router
 from octuor.server.schemas.tokenize import (
+    MAX_BYTES,
     ChatTokenizeRequest,
     ChatTokenizeResponse,
     Conversation,
@@ -34,6 +35,7 @@ from octuor.server.schemas.tokenize import (
     TokenizePieces,
     TokenizeRequest,
     TokenizeResponse,
+    utf8_length,
 )
 from octuor.tokenizer import Tokenizer
 from octuor.tokenizer.raw import RawDetokenizer, control_names, decode_raw, encode_raw, locate_raw
@@ -151,8 +153,10 @@ async def _chat_ids(served: Served, body: Conversation, *, may_end: bool = False
     ends = may_end and messages[-1].role == "assistant" and not messages[-1].prefix
     if ends:
         messages[-1] = replace(messages[-1], prefix=True)  # the format's only word for "no user message after it"
-    n_chars = sum(len(message.content) for message in messages)
-    chat = await encoded(n_chars, lambda: encode_messages(tokenizer, messages))
+    n_bytes = sum(utf8_length(message.content) for message in messages)
+    if n_bytes > MAX_BYTES:
+        raise invalid(f"messages: expected at most {MAX_BYTES} bytes of content, found {n_bytes}", "messages")
+    chat = await encoded(n_bytes, lambda: encode_messages(tokenizer, messages))
     return [*chat.prompt.ids, *([tokenizer.eos_id] if ends else [])]
 
 

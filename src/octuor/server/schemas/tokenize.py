@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from octuor.server.schemas.chat import MAX_MESSAGES, Message, Objects
 from octuor.server.schemas.common import MAX_INT, RequestModel, at_most
 
+MAX_BYTES = 500_000  # of a text or a conversation: as many tokens at most, and 500 bytes of memory for each
 MAX_IDS = 1_000_000
+
+
+def utf8_length(text: str) -> int:
+    """Bytes of a text, which may hold halves of surrogate pairs."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _bounded(text: str) -> str:
+    if (found := utf8_length(text)) > MAX_BYTES:
+        words = "Input should be at most {limit} bytes long, found {found}"
+        raise PydanticCustomError("too_long", words, {"limit": MAX_BYTES, "found": found})
+    return text
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_bounded), Field(json_schema_extra={"maxLength": MAX_BYTES})]
 
 Messages: TypeAlias = Annotated[
     list[Message], Field(fail_fast=True), BeforeValidator(at_most(MAX_MESSAGES)), Field(min_length=1)
@@ -42,9 +59,9 @@ class TokenizeRequest(Conversation):
         }
     )
 
-    inputs: str | None = Field(None, description="TGI: the answer is a list of ids with their texts and places.")
-    prompt: str | None = Field(None, description="vLLM: tokens, count and max_model_len.")
-    content: str | None = Field(None, description="llama-server: tokens.")
+    inputs: Text | None = Field(None, description="TGI: the answer is a list of ids with their texts and places.")
+    prompt: Text | None = Field(None, description="vLLM: tokens, count and max_model_len.")
+    content: Text | None = Field(None, description="llama-server: tokens.")
     add_special_tokens: bool | None = Field(None, description="BOS before inputs and prompt; default true.")
     add_generation_prompt: bool | None = Field(
         None, description="vLLM: false lets messages end with the assistant's; Mixtral's format has no such prompt."
