@@ -60,7 +60,8 @@ def moe(x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F64Array:
 
 
 def _inputs(x: F32Array, weight: Weight) -> F64Array:
-    return rounded(x) if weight.format.is_tiled else x.astype(np.float64)
+    is_tiled = weight.format.name in FORMATS and FORMATS[weight.format.name].is_tiled
+    return rounded(x) if is_tiled else x.astype(np.float64)
 
 
 def _widened(expert: Expert) -> Expert:

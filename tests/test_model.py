@@ -291,7 +291,7 @@ def test_a_model_saved_and_loaded_is_the_same(backend: str, row: Format, tmp_pat
     config, tokens = MIXTURE, text(MIXTURE)
     weights = leaves(random_values(config, [8]), row)
     path = tmp_path / "model.octuor"
-    write_pack(path, config, {name: w.format for name, w in weights.items()}, lambda name: [weights[name].data])
+    write_pack(path, config, dict.fromkeys(weights, row), lambda name: [weights[name].data])
     checkpoint = open_checkpoint(path)
     assert checkpoint.config == config
     for name, weight in weights.items():

@@ -177,7 +177,7 @@ class Model:
         total = 0
         for name in self.checkpoint.names:
             if name != "embed":
-                n_bytes = self.checkpoint.get(name).data.nbytes
+                n_bytes = self.checkpoint.get(name).nbytes
                 total += n_bytes * config.n_experts_per_token // config.n_experts if ".experts." in name else n_bytes
         return total
 

@@ -6,8 +6,9 @@ the tree, so a new kind of leaf (quantized, streamed, adapted) never changes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,35 +16,52 @@ from numpy.typing import NDArray
 
 from octuor.config import ModelConfig
 from octuor.errors import ShapeError
-from octuor.quant import Format
+from octuor.quant.base import Storage
 
 Leaf = Any  # a Weight, or what a backend's put made of it
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One matrix [out, in] or vector [n] in a number format.
+    """One matrix [out, in] or vector [n] as it is stored.
 
-    data    the stored numbers: format.storage_shape(shape), format.dtype; often a view of a mapped file
+    data    the stored numbers, as format has them; often a view of a mapped file
+    format  one of quant.FORMATS, or another program's storage
     name    its canonical name, for error messages
+    parts   further arrays that the format keeps apart, such as scales; none in formats of ours
+
+    Raises ShapeError where the arrays are not what the format asks for.
     """
 
     data: NDArray[Any]
     shape: tuple[int, ...]
-    format: Format
+    format: Storage
     name: str = ""
+    parts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        expected = self.format.storage_shape(self.shape)
-        if tuple(self.data.shape) != expected or self.data.dtype != self.format.dtype:
-            raise ShapeError(
-                f"{self.name or 'weight'}: expected {self.format.dtype} {list(expected)} for {self.format.name} "
-                f"{list(self.shape)}, found {self.data.dtype} {list(self.data.shape)}"
-            )
+        wrong = self.format.mismatch(self.data, self.parts, self.shape)
+        if wrong is not None:
+            raise ShapeError(f"{self.name or 'weight'}: {self.format.name} {list(self.shape)}: {wrong}")
+
+    def rows(self, start: int, stop: int) -> Weight:
+        """Rows start to stop, views where they can be; start is a multiple of format.row_multiple."""
+        data, parts = self.format.rows(self.data, self.parts, start, stop)
+        return Weight(data, (stop - start, *self.shape[1:]), self.format, self.name, parts)
 
     def to_f32(self) -> NDArray[np.float32]:
         """The weight's values as float32 of `shape`; a view where it is stored so."""
-        return self.format.dequantize(self.data, self.shape)
+        return self.format.to_f32(self.data, self.parts, self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes as it is stored."""
+        return self.data.nbytes + sum(part.nbytes for part in self.parts.values())
+
+    @property
+    def bits(self) -> float:
+        """Bits a number, all parts counted."""
+        return 8 * self.nbytes / max(prod(self.shape), 1)
 
 
 @dataclass(frozen=True)

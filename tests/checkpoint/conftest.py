@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from octuor.checkpoint.safetensors_file import Tensor, write_safetensors
+from octuor.checkpoint.safetensors_file import write_safetensors
+from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
 from octuor.weights import weight_shapes
 

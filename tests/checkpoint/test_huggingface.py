@@ -142,6 +142,14 @@ def test_other_dtypes_are_refused(folder: Any, tensors: Arrays) -> None:
         open_huggingface(path)
 
 
+def test_an_unknown_quantization_is_named(folder: Any) -> None:
+    path = folder()
+    settings = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(settings | {"quantization_config": {"quant_method": "tarot"}}))
+    with pytest.raises(CheckpointError, match="found 'tarot'; name the model's unquantized checkpoint"):
+        open_huggingface(path)
+
+
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
     (path / "model.safetensors").rename(path / "pytorch_model.bin")

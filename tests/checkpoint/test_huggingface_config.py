@@ -68,7 +68,6 @@ def test_what_is_written_reads_the_same(tmp_path: Path, config: ModelConfig, cha
     [
         ({"model_type": "llama"}, "expected model_type mixtral or mistral, found 'llama'"),
         ({"model_type": None}, "found None"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "found quantization 'gptq'"),
         ({"hidden_act": "gelu"}, "expected hidden_act 'silu', found 'gelu'"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "found 'linear' in rope_scaling"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "found 'yarn' in rope_parameters"),

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from octuor.batch import whole
 from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.pack import LINE, PAGE, TokenizerFile, open_pack, write_pack
-from octuor.checkpoint.safetensors_file import SafetensorsFile, Tensor, write_safetensors
+from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
+from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, ConfigError
 from octuor.model import forward, logits

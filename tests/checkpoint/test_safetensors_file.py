@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from octuor.checkpoint import safetensors_file
-from octuor.checkpoint.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, Tensor, write_safetensors
+from octuor.checkpoint.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, write_safetensors
+from octuor.checkpoint.tensors import Tensor
 from octuor.errors import CheckpointError
 
 A = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -86,7 +86,7 @@ def test_no_two_rows_or_experts_are_alike(tmp_path: Path, name: str) -> None:
 def test_ragged_shapes_are_padded_with_zeros(tmp_path: Path, name: str) -> None:
     synth(tmp_path / "x.octuor", RAGGED, name)
     weight = open_checkpoint(tmp_path / "x.octuor").get("layers.1.experts.2.gate")
-    row = weight.format
+    row = FORMATS[weight.format.name]
     if row.is_tiled:
         padded = row.dequantize(weight.data, (128, 256))
         assert padded[:72, :40].any(axis=1).all()

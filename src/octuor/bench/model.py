@@ -20,8 +20,7 @@ from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.memory import PageIn, read_resident
 from octuor.config import ModelConfig
 from octuor.ops.native import PROBE_BYTES, NativeOps
-from octuor.quant import Format, find_format
-from octuor.quant.base import Array
+from octuor.quant.base import Array, Storage
 from octuor.tools.convert import choose_formats
 from octuor.tools.synth import RandomWeights, find_geometry
 from octuor.weights import Weight, Weights, build, weight_shapes
@@ -45,7 +44,7 @@ class BenchModel:
 
     name: str
     is_random: bool
-    formats: tuple[Format, ...]
+    formats: tuple[Storage, ...]
     config: ModelConfig
     full_layers: int
     ops: NativeOps
@@ -72,7 +71,7 @@ def open_model(
     took = time.perf_counter() - began
     config = checkpoint.config
     formats = {name: checkpoint.get(name).format for name in checkpoint.names}
-    n_bytes = {name: checkpoint.get(name).data.nbytes for name in checkpoint.names}
+    n_bytes = {name: checkpoint.get(name).nbytes for name in checkpoint.names}
     sizes, used = Sizes.of(config, n_bytes), _of_matrices(formats, n_bytes)
     return BenchModel(str(path), False, used, config, config.n_layers, ops, weights, sizes, took, page_in)
 
@@ -121,13 +120,14 @@ def random_model(
     return BenchModel(label, True, used, config, full, ops, weights, Sizes.of(config, sizes), took)
 
 
-def _of_matrices(formats: Mapping[str, Format], n_bytes: Mapping[str, int]) -> tuple[Format, ...]:
+def _of_matrices(formats: Mapping[str, Storage], n_bytes: Mapping[str, int]) -> tuple[Storage, ...]:
     """Formats of the named weights without norms and routers, most bytes first."""
     total: dict[str, int] = {}
     for name, row in formats.items():
         if not name.endswith(("norm", "router")):
             total[row.name] = total.get(row.name, 0) + n_bytes[name]
-    return tuple(find_format(name) for name in sorted(total, key=lambda name: -total[name]))
+    by_name = {row.name: row for row in formats.values()}
+    return tuple(by_name[name] for name in sorted(total, key=lambda name: -total[name]))
 
 
 def _copy(place: tuple[Array, Array]) -> None:

@@ -12,6 +12,7 @@ from octuor.bench.limits import Limits, median_limits
 from octuor.bench.model import BenchModel
 from octuor.bench.run import Profile, Result, Row
 from octuor.ops.native import machine_report
+from octuor.quant import Format
 
 NOT_REPEATED = ("embed", "lm_head")  # parts that a model has once, however many its layers
 
@@ -65,7 +66,11 @@ def expert_load(result: Result) -> dict[str, float]:
 
 def peak(model: BenchModel, limits: Limits) -> float | None:
     """The limit of the model's own arithmetic, 1e9 operations a second: int8 for tiled formats, else float32."""
-    return limits.int8_gop_per_s if any(row.is_tiled for row in model.formats) else limits.f32_gflop_per_s
+    return (
+        limits.int8_gop_per_s
+        if any(isinstance(row, Format) and row.is_tiled for row in model.formats)
+        else limits.f32_gflop_per_s
+    )
 
 
 def _row_json(model: BenchModel, row: Row, limits: Limits) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Checkpoint:
     @cached_property
     def n_bytes(self) -> int:
         """Bytes that the weights take as they are stored."""
-        return sum(self.get(name).data.nbytes for name in self.names)
+        return sum(self.get(name).nbytes for name in self.names)
 
     def get(self, name: str) -> Weight:
         """The weight with this canonical name; CheckpointError if the model has none such."""

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.checkpoint.files import replacing
 from octuor.checkpoint.huggingface_config import read_config, write_config
-from octuor.checkpoint.safetensors_file import SafetensorsFile, Tensor, write_safetensors
+from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
+from octuor.checkpoint.schemes import open_scheme
+from octuor.checkpoint.tensors import Tensor, TensorStore
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import BF16, F16, F32, Format
@@ -60,32 +62,39 @@ def is_huggingface(path: Path) -> bool:
 def open_huggingface(path: Path) -> Checkpoint:
     """Map a folder's shards. Raises CheckpointError naming the missing shard or weight, or the wrong shape."""
     read = read_config(path / "config.json")
-    files = _open_shards(path)
-    holders = {tensor: file for file in files for tensor in file.tensors}
+    tensors = _open_shards(path)
+    find = None if read.quantization is None else open_scheme(read.quantization, tensors, path / "config.json")
     shapes = dict(weight_shapes(read.config))
+    quantized: dict[str, Weight] = {}
     places: dict[str, Place] = {}
     for name, shape in shapes.items():
         candidates = places_of(name, shape, read.config)
         if name == "lm_head" and read.is_tied:
             candidates += places_of("embed", shape, read.config)
-        found = next((place for place in candidates if place.tensor in holders), None)
+        modules = [place.tensor.removesuffix(".weight") for place in candidates]
+        weight = next((w for module in modules if find and (w := find(module, shape, name)) is not None), None)
+        if weight is not None:
+            quantized[name] = weight
+            continue
+        found = next((place for place in candidates if place.tensor in tensors), None)
         if found is None:
             raise CheckpointError(
-                f"{name}: expected a tensor {candidates[0].tensor}, found none in {_listed(path, files)}; "
+                f"{name}: expected a tensor {candidates[0].tensor}, found none in {tensors.label}; "
                 "download the folder again, or is config.json another model's?"
             )
-        _check(name, found, holders[found.tensor])
+        _check(name, found, tensors)
         places[name] = found
 
     def load(name: str) -> Weight:
+        if name in quantized:
+            return quantized[name]
         place = places[name]
-        file = holders[place.tensor]
-        row = FORMATS[file.tensors[place.tensor].dtype]
-        return Weight(file.get(place.tensor)[place.part], shapes[name], row, name)
+        row = FORMATS[tensors.tensor(place.tensor).dtype]
+        return Weight(tensors.get(place.tensor)[place.part], shapes[name], row, name)
 
     tokenizer = find_tokenizer_file(path)
     kind = None if tokenizer is None else tokenizer_kind(tokenizer)
-    return Checkpoint(read.config, path, READER.name, load, tokenizer, kind, tuple(file.file for file in files))
+    return Checkpoint(read.config, path, READER.name, load, tokenizer, kind, tuple(file.file for file in tensors.files))
 
 
 def write_huggingface(
@@ -155,7 +164,7 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
     return [whole, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
 
 
-def _open_shards(path: Path) -> list[SafetensorsFile]:
+def _open_shards(path: Path) -> TensorStore:
     if (path / INDEX).is_file():
         names = _shard_names(path / INDEX)
         if missing := [name for name in names if not (path / name).is_file()]:
@@ -171,7 +180,8 @@ def _open_shards(path: Path) -> list[SafetensorsFile]:
             f"{path}: expected {SINGLE} or {INDEX}, found {', '.join(others[:3]) or 'no weights'}; "
             "download the model's safetensors files"
         )
-    return [SafetensorsFile(path / name) for name in names]
+    files = [SafetensorsFile(path / name) for name in names]
+    return TensorStore(files, str(files[0].path) if len(files) == 1 else f"the {len(files)} shards in {path}")
 
 
 def _shard_names(index: Path) -> list[str]:
@@ -184,22 +194,18 @@ def _shard_names(index: Path) -> list[str]:
         ) from error
 
 
-def _check(name: str, place: Place, file: SafetensorsFile) -> None:
-    stored = file.tensors[place.tensor]
+def _check(name: str, place: Place, tensors: TensorStore) -> None:
+    stored, file = tensors.tensor(place.tensor), tensors.path(place.tensor).name
     if stored.shape != place.shape:
         raise CheckpointError(
             f"{name}: expected {list(place.shape)}, file has {list(stored.shape)} for {place.tensor} "
-            f"({file.path.name}); does config.json belong to these files?"
+            f"({file}); does config.json belong to these files?"
         )
     if stored.dtype not in FORMATS:
         raise CheckpointError(
-            f"{name}: expected {', '.join(FORMATS)}, file has {stored.dtype} for {place.tensor} ({file.path.name}); "
+            f"{name}: expected {', '.join(FORMATS)}, file has {stored.dtype} for {place.tensor} ({file}); "
             "name the model's unquantized checkpoint"
         )
-
-
-def _listed(path: Path, files: list[SafetensorsFile]) -> str:
-    return str(files[0].path) if len(files) == 1 else f"the {len(files)} shards in {path}"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -34,10 +34,15 @@ _REQUIRED = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hid
 
 @dataclass(frozen=True)
 class HuggingFaceConfig:
-    """What a reader of the weights needs: tied means that lm_head is the embedding."""
+    """What a reader of the weights needs.
+
+    is_tied       lm_head is the embedding
+    quantization  quantization_config as it stands there; None: weights are plain
+    """
 
     config: ModelConfig
     is_tied: bool
+    quantization: Any = None
 
 
 def read_config(path: Path) -> HuggingFaceConfig:
@@ -73,7 +78,8 @@ def read_config(path: Path) -> HuggingFaceConfig:
         )
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return HuggingFaceConfig(config, is_tied=bool(data.get("tie_word_embeddings", False)))
+    is_tied = bool(data.get("tie_word_embeddings", False))
+    return HuggingFaceConfig(config, is_tied, data.get("quantization_config") or None)
 
 
 def write_config(config: ModelConfig, dtype: str) -> str:
@@ -111,12 +117,6 @@ def _supported(data: dict[str, Any], path: Path) -> Family:
         raise CheckpointError(
             f"{path}: expected model_type {' or '.join(FAMILIES)}, found {model_type!r}; "
             "octuor runs Mixtral and Mistral models"
-        )
-    if quantization := data.get("quantization_config"):
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
-        raise CheckpointError(
-            f"{path}: expected plain weights (F32, F16 or BF16), found quantization {method!r}; name the model's "
-            "unquantized checkpoint and quantize it with `octuor convert`"
         )
     if (activation := data.get("hidden_act", "silu")) != "silu":
         raise CheckpointError(f"{path}: expected hidden_act 'silu', found {activation!r}; octuor runs no other")

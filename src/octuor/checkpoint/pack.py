@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from octuor.checkpoint.base import Checkpoint, Reader
-from octuor.checkpoint.safetensors_file import SafetensorsFile, Tensor, write_safetensors
+from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
+from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import Format, find_format

@@ -15,57 +15,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from octuor.checkpoint.files import MappedFile, replacing
+from octuor.checkpoint.tensors import DTYPES, Tensor
 from octuor.errors import CheckpointError
 from octuor.quant.base import Array, ceil_div
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(np.uint16),  # as bits
-    "F8_E4M3": np.dtype(np.uint8),  # as bits
-    "F8_E5M2": np.dtype(np.uint8),  # as bits
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U64": np.dtype(np.uint64),
-    "U32": np.dtype(np.uint32),
-    "U16": np.dtype(np.uint16),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 BLOCK = 8 << 20  # written at once
 _LFS_POINTER = b"version https://git-lfs"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One entry of a header. dtype is a key of DTYPES; `begin` counts from the start of the data."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int = 0
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of its data."""
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
-
-    @property
-    def end(self) -> int:
-        """Where its data ends, from the start of the data."""
-        return self.begin + self.n_bytes
 
 
 class SafetensorsFile:

@@ -37,7 +37,7 @@ def model_report(checkpoint: Checkpoint) -> dict[str, Any]:
     for name in checkpoint.names:
         weight = checkpoint.get(name)
         by_format[weight.format.name]["weights"] += prod(weight.shape)
-        by_format[weight.format.name]["bytes"] += weight.data.nbytes
+        by_format[weight.format.name]["bytes"] += weight.nbytes
     kv_bytes = 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim
     cached = config.max_seq_len if config.sliding_window is None else min(config.sliding_window, config.max_seq_len)
     return {

@@ -1,15 +1,39 @@
-"""A number format: how a matrix of weights is stored, and what that costs in bits and error."""
+"""How a matrix of weights is stored: what a Weight asks of any storage, and the formats that packs are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Parts = Mapping[str, Array]  # what a storage keeps beside its main array, such as scales and zeros
+
+
+class Storage(Protocol):
+    """How a weight's numbers lie, in a format of ours or another program's: enough to check, cut and read them.
+
+    name          lower case, as tables and errors print it: "q4", "gguf-q4_k", "gptq-4"
+    row_multiple  a weight may be cut between rows at multiples of this
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def row_multiple(self) -> int: ...
+
+    def mismatch(self, data: Array, parts: Parts, shape: tuple[int, ...]) -> str | None:
+        """What is wrong with the arrays for a weight of this shape, as "expected ..., found ..."; None: nothing."""
+
+    def rows(self, data: Array, parts: Parts, start: int, stop: int) -> tuple[Array, Parts]:
+        """The arrays of rows start to stop, views where they can be; start is a multiple of row_multiple."""
+
+    def to_f32(self, data: Array, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The numbers, as the format's own program has them."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -19,7 +43,7 @@ def ceil_div(a: int, b: int) -> int:
 
 @dataclass(frozen=True)
 class Format:
-    """A row of the table of formats.
+    """A row of the table of formats that Octuor writes; a Storage without parts.
 
     Plain formats store a matrix [out, in] as it is. Tiled formats cut it into tiles of tile_rows x
     tile_inputs weights, padded with zeros at the edges, each tile_bytes long, tiles of one row of tiles
@@ -47,6 +71,11 @@ class Format:
         return self.tile_bytes > 0
 
     @property
+    def row_multiple(self) -> int:
+        """Rows that lie together."""
+        return self.tile_rows
+
+    @property
     def bits(self) -> float:
         """Bits a weight."""
         if self.is_tiled:
@@ -63,3 +92,18 @@ class Format:
     def n_bytes(self, shape: tuple[int, ...]) -> int:
         """Bytes that a weight of `shape` takes."""
         return int(np.prod(self.storage_shape(shape), dtype=np.int64)) * self.dtype.itemsize
+
+    def mismatch(self, data: Array, parts: Parts, shape: tuple[int, ...]) -> str | None:
+        """As in Storage."""
+        expected = self.storage_shape(shape)
+        if tuple(data.shape) == expected and data.dtype == self.dtype and not parts:
+            return None
+        return f"expected {self.dtype} {list(expected)}, found {data.dtype} {list(data.shape)}"
+
+    def rows(self, data: Array, parts: Parts, start: int, stop: int) -> tuple[Array, Parts]:
+        """As in Storage."""
+        return data[start // self.tile_rows : ceil_div(stop, self.tile_rows)], parts
+
+    def to_f32(self, data: Array, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:  # noqa: ARG002
+        """As in Storage."""
+        return self.dequantize(data, shape)

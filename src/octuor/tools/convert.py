@@ -22,7 +22,7 @@ from octuor.checkpoint.pack import TokenizerFile, write_pack
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import BF16, F16, F32, Format, find_format
-from octuor.quant.base import Array, ceil_div
+from octuor.quant.base import Array, Storage
 from octuor.weights import Weight, weight_shapes
 
 CHUNK_WEIGHTS = 4 << 20  # weights at work at once: 16 MiB as float32
@@ -83,9 +83,10 @@ def convert(
         first_row = 0
         for block in _blocks(checkpoint.get(name)):
             yield _convert_block(block, first_row, formats[name], make_tiles)
-            drop_pages(block.data)
+            for array in (block.data, *block.parts.values()):
+                drop_pages(array)
             first_row += block.shape[0]
-            done += block.data.nbytes
+            done += block.nbytes
             if progress is not None:
                 progress(done, total)
 
@@ -119,27 +120,29 @@ def _blocks(weight: Weight) -> Iterator[Weight]:
     n_rows, *inputs = weight.shape
     step = CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // ROW_MULTIPLE * ROW_MULTIPLE
     step = max(step, ROW_MULTIPLE)
-    tile_rows = weight.format.tile_rows
-    assert step % tile_rows == 0, weight.format
+    assert step % weight.format.row_multiple == 0, weight.format
     for start in range(0, n_rows, step):
-        stop = min(start + step, n_rows)
-        data = weight.data[start // tile_rows : ceil_div(stop, tile_rows)]
-        yield Weight(data, (stop - start, *inputs), weight.format, weight.name)
+        yield weight.rows(start, min(start + step, n_rows))
 
 
 def _convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
     """The storage of a block in the target format; errors count rows from first_row."""
-    if not block.format.is_tiled and (row := _first_bad_row(block.data, block.format)) is not None:
+    stored = block.format
+    if isinstance(stored, Format) and stored.is_tiled and target == stored:
+        return block.data
+    # Plain numbers are read as they lie; what is stored otherwise is float32 on the way.
+    numbers, plain = (block.data, stored) if stored in (F32, F16, BF16) else (block.to_f32(), F32)
+    if (row := _first_bad_row(numbers, plain)) is not None:
         raise CheckpointError(
             f"{block.name}: expected finite weights, found NaN or infinity in row {first_row + row}; "
             "is the download whole?"
         )
-    if target == block.format:
-        return block.data
+    if target == plain:
+        return numbers
     if target.is_tiled:
-        return quantize(block.to_f32() if block.format.is_tiled else block.data, target)
+        return quantize(numbers, target)
     with np.errstate(over="ignore"):  # reported here, with its place
-        data = target.quantize(block.to_f32())
+        data = target.quantize(block.to_f32() if plain != F32 else numbers)
     if target == F16 and (row := _first_bad_row(data, target)) is not None:
         raise CheckpointError(
             f"{block.name}: expected weights up to 65504 for f16, found a larger one in row {first_row + row}; "
@@ -148,7 +151,7 @@ def _convert_block(block: Weight, first_row: int, target: Format, quantize: Quan
     return data
 
 
-def _first_bad_row(data: Array, row: Format) -> int | None:
+def _first_bad_row(data: Array, row: Storage) -> int | None:
     """The first row of plain numbers that holds one that is not finite, found without widening them."""
     exponent = np.uint16(0x7F80)  # of bfloat16; all ones: infinity or NaN
     finite = (data & exponent) != exponent if row == BF16 else np.isfinite(data)

@@ -1,0 +1,29 @@
+"""How Hugging Face folders say that their matrices are quantized: one scheme each. A new one is a module and a row.
+
+config.json's quantization_config names a method; the method's tensors stand in the place of a module's `weight`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from octuor.checkpoint.schemes.base import Finder, Scheme
+from octuor.checkpoint.tensors import TensorStore
+from octuor.errors import CheckpointError
+
+SCHEMES: tuple[Scheme, ...] = ()
+
+
+def open_scheme(settings: Any, tensors: TensorStore, path: Path) -> Finder:
+    """The finder for a config.json's quantization_config; CheckpointError where no scheme knows its method."""
+    method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else settings
+    for scheme in SCHEMES:
+        if method in scheme.methods:
+            return scheme.open(settings, tensors)
+    known = ", ".join(name for scheme in SCHEMES for name in scheme.methods) or "none"
+    raise CheckpointError(
+        f"{path}: expected plain weights (F32, F16 or BF16) or a quantization among {known}, found {method!r}; "
+        "name the model's unquantized checkpoint and quantize it with `octuor convert`"
+    )
