@@ -57,13 +57,16 @@ class TensorFile(Protocol):
     """An opened file of named tensors: its index has been read and checked, its data is mapped."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """Where it lies."""
 
     @property
-    def tensors(self) -> Mapping[str, Tensor]: ...
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its entries by name."""
 
     @property
-    def file(self) -> MappedFile: ...
+    def file(self) -> MappedFile:
+        """Its bytes."""
 
     def get(self, name: str) -> Array:
         """A tensor of tensors[name].shape and DTYPES[dtype], a view where the file's layout allows it."""

@@ -14,17 +14,15 @@ Parts = Mapping[str, Array]  # what a storage keeps beside its main array, such 
 
 
 class Storage(Protocol):
-    """How a weight's numbers lie, in a format of ours or another program's: enough to check, cut and read them.
-
-    name          lower case, as tables and errors print it: "q4", "gguf-q4_k", "gptq-4"
-    row_multiple  a weight may be cut between rows at multiples of this
-    """
+    """How a weight's numbers lie, in a format of ours or another program's: enough to check, cut and read them."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """In lower case, as tables and errors print it: "q4", "gguf-q4_k", "gptq-4"."""
 
     @property
-    def row_multiple(self) -> int: ...
+    def row_multiple(self) -> int:
+        """A weight may be cut between rows at multiples of this."""
 
     def mismatch(self, data: Array, parts: Parts, shape: tuple[int, ...]) -> str | None:
         """What is wrong with the arrays for a weight of this shape, as "expected ..., found ..."; None: nothing."""
