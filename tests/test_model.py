@@ -20,7 +20,7 @@ from octuor.config import ModelConfig
 from octuor.model import forward, logits
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
-from octuor.quant import F32, FORMATS, Q4, Format
+from octuor.quant import F32, FORMATS, Q4, Format, find_format
 from toys import BACKENDS, NATIVE, F32Array, Toy, leaves, make_backend, random_values, relative_error
 
 # Relative to the largest logit. The same float32 sums in another order: some hundred terms, three layers deep.
@@ -290,8 +290,9 @@ def test_a_model_saved_and_loaded_is_the_same(backend: str, row: Format, tmp_pat
     """To the last bit: the same storage, and the same logits from a mapped file as from memory."""
     config, tokens = MIXTURE, text(MIXTURE)
     weights = leaves(random_values(config, [8]), row)
+    formats = {name: find_format(weight.format.name) for name, weight in weights.items()}
     path = tmp_path / "model.octuor"
-    write_pack(path, config, dict.fromkeys(weights, row), lambda name: [weights[name].data])
+    write_pack(path, config, formats, lambda name: [weights[name].data])
     checkpoint = open_checkpoint(path)
     assert checkpoint.config == config
     for name, weight in weights.items():
