@@ -63,6 +63,11 @@ def rounded(ops: NativeOps, x: Array, row: Format, importance: F32Array | None) 
     return ops.embed(everything, ops.put(Weight(tiles, x.shape, row)))
 
 
+def product(ops: NativeOps, x: F32Array, rows: F32Array) -> F32Array:
+    """x [t, in] times rows [R, in] transposed, on the kernels' threads: NumPy has others, and they wait for these."""
+    return ops.linear(x, ops.put(Weight(rows, rows.shape, F32)))
+
+
 @dataclass(frozen=True)
 class ExpertSample:
     """Tokens at one expert.
@@ -99,7 +104,7 @@ def expert_errors(
         found[part] = {}
         for row in CANDIDATES:
             difference = rounded(ops, rows.rows, row, importance.get(f"{at}.{part}")) - rows.rows
-            change = np.square(inputs @ difference.T) * gain
+            change = np.square(product(ops, inputs, difference)) * gain
             found[part][row.name] = float(change.sum(dtype=np.float64) / rows.share / len(inputs))
     return found
 

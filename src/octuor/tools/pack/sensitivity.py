@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from octuor.ops.native import NativeOps
 from octuor.tools.pack.measure import ATTENTION_FORMATS, KINDS, LayerMeasures
-from octuor.tools.pack.rounding import Errors, blocks, rounded, row_error
+from octuor.tools.pack.rounding import Errors, blocks, product, rounded, row_error
 from octuor.tools.pack.walk import F32Array, Source, log_probabilities, log_softmax
 
 CHUNK = 256  # tokens whose distributions are at work at once
@@ -36,8 +36,7 @@ class Branch:
 
 def divergence(exact: F32Array, found: F32Array) -> NDArray[np.float64]:
     """KL divergence of each row of log-probabilities [T, V], in nats."""
-    exact64 = exact.astype(np.float64)
-    return np.maximum((np.exp(exact64) * (exact64 - found)).sum(axis=1), 0.0)
+    return np.maximum((np.exp(exact) * (exact - found)).sum(axis=1, dtype=np.float64), 0.0)
 
 
 def divergences(source: Source, x: F32Array, probe: Sequence[slice], branches: Sequence[Branch]) -> list[float]:
@@ -102,9 +101,9 @@ def lm_head_losses(source: Source, ops: NativeOps, hidden: F32Array) -> Errors:
         logits = {name: np.empty((len(part), weight.shape[0]), dtype=np.float32) for name in ("", *sums)}
         for start, block in blocks(weight):
             stop = start + len(block)
-            logits[""][:, start:stop] = part @ block.T
+            logits[""][:, start:stop] = product(ops, part, block)
             for row in ATTENTION_FORMATS:
-                logits[row.name][:, start:stop] = part @ rounded(ops, block, row, None).T
+                logits[row.name][:, start:stop] = product(ops, part, rounded(ops, block, row, None))
         exact = log_softmax(logits[""])
         for name in sums:
             sums[name] += float(divergence(exact, log_softmax(logits[name])).sum())

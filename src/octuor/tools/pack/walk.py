@@ -94,12 +94,16 @@ class Walk:
     batch  whose tokens they are
     """
 
-    def __init__(self, source: Source, sequences: Sequence[Ids]) -> None:
-        self.source = source
-        self.batch = whole(sequences)
-        self.at = 0
-        self.x: F32Array = source.ops.to_numpy(source.ops.embed(self.batch.tokens, source.leaf("embed")))
+    def __init__(self, source: Source, batch: Batch, x: F32Array, at: int = 0) -> None:
+        self.source, self.batch, self.x, self.at = source, batch, x, at
+
+    @classmethod
+    def start(cls, source: Source, sequences: Sequence[Ids]) -> Walk:
+        """Sequences before the first layer."""
+        batch = whole(sequences)
+        x = source.ops.to_numpy(source.ops.embed(batch.tokens, source.leaf("embed")))
         source.release("embed")
+        return cls(source, batch, x)
 
     def branch(self, rows: Sequence[slice]) -> slice:
         """Add sequences that begin as copies of these, each from its first token on; returns their rows."""
