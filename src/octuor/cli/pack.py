@@ -96,8 +96,8 @@ def _print(result: PackResult) -> None:
     report, measured = result.report, result.report.measured
     print(
         f"{result.path}: {result.n_bytes / 1e9:.2f} GB, {report.bits:.2f} bits a weight, in {result.seconds:.0f} s\n"
-        f"on {measured.n_tokens} held-out tokens: KL to the source {measured.divergence:.4f} nats a token, same likeliest "
-        f"token {100 * measured.agreement:.1f} %, perplexity {measured.perplexity:.4g}, was "
+        f"on {measured.n_tokens} held-out tokens: KL to the source {measured.divergence:.4f} nats a token, same "
+        f"likeliest token {100 * measured.agreement:.1f} %, perplexity {measured.perplexity:.4g}, was "
         f"{measured.source_perplexity:.4g}\n"
         f"report: {result.report_files[1]}"
     )

@@ -145,7 +145,7 @@ def _save(journal: Journal, walk: Walk, branches: Sequence[Branch]) -> None:
     journal.keep(
         STATE,
         {
-            "at": np.int64(walk.at), "x": walk.x, "tokens": batch.tokens, "positions": batch.positions,
+            "at": np.array(walk.at), "x": walk.x, "tokens": batch.tokens, "positions": batch.positions,
             "starts": batch.starts, "branches": np.array(found),
         },
     )  # fmt: skip
@@ -170,9 +170,9 @@ def measures_as_arrays(measures: LayerMeasures) -> dict[str, Array]:
         found[f"importance {name}"] = values
     for name, errors in measures.errors.items():
         for row, error in errors.items():
-            found[f"error {name} {row}"] = np.float64(error)
+            found[f"error {name} {row}"] = np.array(error)
     for kind, noise in measures.noise.items():
-        found[f"noise {kind}"] = np.float64(noise)
+        found[f"noise {kind}"] = np.array(noise)
     return found
 
 

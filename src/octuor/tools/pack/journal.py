@@ -56,7 +56,7 @@ class Journal:
         """Put arrays in place of any of that name."""
         partial = self.folder / f"{name}.npz.partial"
         with partial.open("wb") as file:
-            np.savez(file, **{key: np.asarray(array) for key, array in arrays.items()})
+            np.savez(file, allow_pickle=False, **dict(arrays))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.folder / f"{name}.npz")
