@@ -156,10 +156,12 @@ class LayerWatch(Watch):
         self._into_down = [Mean(np.zeros(config.hidden_dim)) for _ in range(config.n_experts)]
 
     def attending(self, rows: slice, x: F32Array) -> None:
+        """How much each input of wq, wk and wv counts."""
         own = self._calibration(rows)
         self._into_attention.add(x[: own.stop - own.start], lightness(self.walk.x[own]))
 
     def attended(self, rows: slice, x: F32Array, out: F32Array) -> None:
+        """How much each input of wo counts; the branch's noise."""
         own = self._calibration(rows)
         self._into_wo.add(x[: own.stop - own.start], lightness(self.walk.x[own]))
         branch = self.branches.get("attention", slice(0, 0))
@@ -173,6 +175,7 @@ class LayerWatch(Watch):
             self.attention_noise += float((change / stream).sum() / (branch.stop - branch.start))
 
     def routed(self, x: F32Array, routing: Routing) -> None:
+        """Who goes where; how much each input of the experts counts on average."""
         self._x, self._routing = x, routing
         self.weights = lightness(self.walk.x)
         chosen = routing.experts[: self.n_calibration]
@@ -184,6 +187,7 @@ class LayerWatch(Watch):
         self.importance[self.at + "wo"] = self._into_wo.drawn_to(flat_wo)
 
     def projected(self, expert: int, rows: Ids, gate: F32Array, up: F32Array) -> None:  # noqa: ARG002
+        """The branch's noise."""
         own = self._of_branch("hidden", rows)
         for x in (gate, up):
             part = x[own]
@@ -191,6 +195,7 @@ class LayerWatch(Watch):
             x[own] = part
 
     def played(self, expert: int, rows: Ids, weights: F32Array, hidden: F32Array, out: F32Array) -> None:
+        """The branch's noise; how much each input of down counts."""
         own = self._of_branch("output", rows)
         part = out[own]
         disturb(part, self.rng)
@@ -199,6 +204,7 @@ class LayerWatch(Watch):
         self._into_down[expert].add(hidden[judged], (np.square(weights) * self.weights[rows])[judged])
 
     def expert_done(self, expert: int, gate: Leaf, up: Leaf, down: Leaf) -> None:  # noqa: ARG002
+        """Its importance, then its errors, while its pages are warm."""
         at = f"{self.at}experts.{expert}"
         sample, own = self._sample(expert)
         if self.counts[expert] >= STARVED:

@@ -8,7 +8,6 @@ hidden states. The numbers are those of model.forward, whose pieces this calls i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,39 +62,29 @@ def widened(weight: Weight) -> Weight:
     return Weight(out, weight.shape, F32, weight.name)
 
 
-class Watch(Protocol):
-    """What may be seen, and changed in place, while a layer runs.
+class Watch:
+    """What may be seen, and changed in place, while a layer runs; does nothing by itself.
 
     rows are the tokens' places in Walk.x, int or slice; all arrays are float32.
     """
 
     def attending(self, rows: slice, x: F32Array) -> None:
         """x [T, D], normed: what wq, wk and wv are multiplied by."""
-        return
 
     def attended(self, rows: slice, x: F32Array, out: F32Array) -> None:
         """x [T, H * C]: what wo is multiplied by; out [T, D]: what the residual stream is about to gain."""
-        return
 
     def routed(self, x: F32Array, routing: Routing) -> None:
         """x [T, D] of all tokens, normed: what the experts are multiplied by."""
-        return
 
     def projected(self, expert: int, rows: Ids, gate: F32Array, up: F32Array) -> None:
         """gate and up [t, F] of the tokens that have chosen the expert."""
-        return
 
     def played(self, expert: int, rows: Ids, weights: F32Array, hidden: F32Array, out: F32Array) -> None:
         """hidden [t, F]: what down is multiplied by; out [t, D] with weights [t]: what these tokens gain."""
-        return
 
     def expert_done(self, expert: int, gate: Leaf, up: Leaf, down: Leaf) -> None:
         """Its weights are about to be let go."""
-        return
-
-
-class Unwatched(Watch):
-    """Sees nothing."""
 
 
 class Walk:
@@ -131,7 +120,7 @@ class Walk:
 
     def step(self, watch: Watch | None = None) -> None:
         """Run one layer. CheckpointError if it makes numbers that are not finite."""
-        watch = watch or Unwatched()
+        watch = watch or Watch()
         self._attend(watch)
         self._feed_forward(watch)
         if not np.isfinite(self.x).all():
