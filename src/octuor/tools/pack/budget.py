@@ -15,10 +15,10 @@ from octuor.tools.pack.rounding import Errors
 from octuor.units import format_bytes
 from octuor.weights import weight_shapes
 
-# No matrix of attention, and neither embed nor lm_head, goes below this: 8x7B with its attention at 2 bits loses ten
-# points of MMLU, and on the pocket model lm_head in q3 alone costs as much as all experts in q3.
-FLOOR = "q4"
-LEAST = {False: FLOOR, True: "q2"}  # by whether a matrix is an expert's
+# Attention stays at 4 bits or more: 8x7B loses ten points of MMLU with it at 2 bits and the experts at 4, and measures
+# of one matrix at a time do not see all of that. embed and lm_head need no floor: what they cost is measured whole.
+LEAST, LEAST_ATTENTION = "q2", "q4"
+ATTENTION = ("wq", "wk", "wv", "wo")
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def bits_budget(config: ModelConfig, bits: float) -> Budget:
     least = 8 * least_bytes(config) / n_weights
     if not least <= bits <= 32:
         raise RequestError(
-            f"bits: expected at least {_up(least, 3)} for this model (experts in q2, all else in {FLOOR}) and at most "
-            f"32, found {bits:g}; choose more, or a smaller model"
+            f"bits: expected at least {_up(least, 3)} for this model (attention in {LEAST_ATTENTION}, all else in "
+            f"{LEAST}) and at most 32, found {bits:g}; choose more, or a smaller model"
         )
     return Budget(int(bits * n_weights / 8), f"{bits:g} bits")
 
