@@ -81,8 +81,8 @@ def convert(
     def pieces(name: str) -> Iterator[Array]:
         nonlocal done
         first_row = 0
-        for block in _blocks(checkpoint.get(name)):
-            yield _convert_block(block, first_row, formats[name], make_tiles)
+        for block in row_blocks(checkpoint.get(name)):
+            yield convert_block(block, first_row, formats[name], make_tiles)
             for array in (block.data, *block.parts.values()):
                 drop_pages(array)
             first_row += block.shape[0]
@@ -90,11 +90,7 @@ def convert(
             if progress is not None:
                 progress(done, total)
 
-    data = checkpoint.tokenizer_bytes()
-    tokenizer = None
-    if data is not None and checkpoint.tokenizer_kind is not None:
-        tokenizer = TokenizerFile(checkpoint.tokenizer_kind, data)
-    bytes_out = write_pack(out, checkpoint.config, formats, pieces, tokenizer, overwrite=overwrite)
+    bytes_out = write_pack(out, checkpoint.config, formats, pieces, tokenizer_of(checkpoint), overwrite=overwrite)
     return ConvertReport(out, total, bytes_out, time.perf_counter() - began)
 
 
@@ -108,6 +104,14 @@ def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str
     return {name: by_part.get(name.rpartition(".")[2], F32) for name, _ in weight_shapes(config)}
 
 
+def tokenizer_of(checkpoint: Checkpoint) -> TokenizerFile | None:
+    """The checkpoint's tokenizer for a pack to carry, None where it has none."""
+    data = checkpoint.tokenizer_bytes()
+    if data is None or checkpoint.tokenizer_kind is None:
+        return None
+    return TokenizerFile(checkpoint.tokenizer_kind, data)
+
+
 def native_quantizer() -> Quantize:
     """The default quantizer; made where it is needed, for the extension takes time to load."""
     from octuor.ops.native import quantizer
@@ -115,7 +119,7 @@ def native_quantizer() -> Quantize:
     return quantizer()
 
 
-def _blocks(weight: Weight) -> Iterator[Weight]:
+def row_blocks(weight: Weight) -> Iterator[Weight]:
     """A weight cut into blocks of whole rows, in order, each a view."""
     n_rows, *inputs = weight.shape
     step = CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // ROW_MULTIPLE * ROW_MULTIPLE
@@ -125,7 +129,7 @@ def _blocks(weight: Weight) -> Iterator[Weight]:
         yield weight.rows(start, min(start + step, n_rows))
 
 
-def _convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
+def convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
     """The storage of a block in the target format; errors count rows from first_row."""
     stored = block.format
     if isinstance(stored, Format) and stored.is_tiled and target == stored:
