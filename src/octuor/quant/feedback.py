@@ -1,6 +1,6 @@
 """Rounding with error feedback: what the rounding of one input loses, later inputs make up for.
 
-    loss of a row = e H e^T     e [in]: its weights less what they are rounded to; H [in, in]: sum of x x^T over inputs x
+    loss of a row = e H e^T    e [in]: its weights less what they are rounded to; H [in, in]: sum of x x^T over inputs x
 
 With H = R R^T, R upper triangular, the loss is a sum over inputs j of R[j, j]^2 (e[j] + sum over i < j of
 e[i] R[i, j] / R[j, j])^2. So inputs are rounded one after another, each not to its weight but to its target: the weight
