@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from octuor.checkpoint import huggingface, pack
+from octuor.checkpoint import gguf, huggingface, pack
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.errors import CheckpointError
 
-READERS: tuple[Reader, ...] = (pack.READER, huggingface.READER)
+READERS: tuple[Reader, ...] = (pack.READER, gguf.READER, huggingface.READER)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = (".octuor", ".safetensors", ".json", ".gguf", ".pt", ".pth", ".bin")
