@@ -33,9 +33,13 @@ def main(model: options.ModelArgument = None, as_json: options.Json = False) -> 
 def model_report(checkpoint: Checkpoint) -> dict[str, Any]:
     """Everything `octuor info` says of a model, as JSON values."""
     config = checkpoint.config
-    by_format: dict[str, dict[str, int]] = defaultdict(lambda: {"weights": 0, "bytes": 0})
+    from octuor.ops.native import runs_in_place
+
+    by_format: dict[str, dict[str, int]] = defaultdict(lambda: {"weights": 0, "bytes": 0, "decoded_weights": 0})
     for name in checkpoint.names:
         weight = checkpoint.get(name)
+        if len(weight.shape) == 2 and not runs_in_place(weight.format):
+            by_format[weight.format.name]["decoded_weights"] += prod(weight.shape)
         by_format[weight.format.name]["weights"] += prod(weight.shape)
         by_format[weight.format.name]["bytes"] += weight.nbytes
     kv_bytes = 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim
@@ -86,7 +90,7 @@ def _print(report: dict[str, Any]) -> None:
     section(
         "Memory",
         [
-            (name, f"{_count(row['weights'])} weights, {_size(row['bytes'])}")
+            (name, f"{_count(row['weights'])} weights, {_size(row['bytes'])}{_decoded(row)}")
             for name, row in report["formats"].items()
         ]
         + [
@@ -115,6 +119,12 @@ def _cores(machine: dict[str, Any]) -> str:
     if machine["quota"] is not None:
         parts.append(f"time for {machine['quota']:g} of them")
     return ", ".join(parts)
+
+
+def _decoded(row: dict[str, int]) -> str:
+    """What the kernels cannot read as it lies costs memory of its own, 2 bytes a weight or 4."""
+    n = row["decoded_weights"]
+    return f", loaded as 16 or 32 bits: {_size(2 * n)} or more" if n else ""
 
 
 def _count(n: int) -> str:
