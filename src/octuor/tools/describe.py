@@ -8,6 +8,8 @@ from math import prod
 
 from octuor.checkpoint import Checkpoint
 from octuor.config import ModelConfig
+from octuor.ops.native import runs_in_place
+from octuor.units import format_bytes
 from octuor.weights import Weight
 
 PARTS = {
@@ -76,8 +78,7 @@ def oddities(checkpoint: Checkpoint) -> list[str]:
             said.append(f"{label} has {parts[label].bits:.2f} bits: below {LEAST_ATTENTION_BITS} answers suffer most")
     if _is_shared(checkpoint.get("embed"), checkpoint.get("lm_head")):
         said.append("lm_head is the embedding, twice the same numbers")
-    said += _mixed(parts, config)
-    return said
+    return said + _mixed(parts, config) + _widened(checkpoint)
 
 
 def _is_shared(a: Weight, b: Weight) -> bool:
@@ -89,3 +90,14 @@ def _mixed(parts: Mapping[str, Part], config: ModelConfig) -> list[str]:
     names = [label for label in ("experts gate, up", "experts down") if len(parts[label].formats) > 1]
     whose = "its experts" if not config.is_dense else "its feed-forward layers"
     return [f"{whose} are in several formats ({', '.join(names)})"] if names else []
+
+
+def _widened(checkpoint: Checkpoint) -> list[str]:
+    """What the kernels cannot read as it lies costs memory of its own, 2 bytes a weight or 4."""
+    weights = [weight for weight in map(checkpoint.get, checkpoint.names) if len(weight.shape) == 2]
+    others = [weight for weight in weights if not runs_in_place(weight.format)]
+    if not others:
+        return []
+    names = ", ".join(sorted({weight.format.name for weight in others}))
+    n_bytes = 2 * sum(prod(weight.shape) for weight in others)
+    return [f"no kernels read {names}: loaded as 16 or 32 bits, {format_bytes(n_bytes)} or more of memory"]
