@@ -1,4 +1,4 @@
-"""Every ggml type against two programs: random bytes by the gguf package, and blocks that llama.cpp wrote by its C code."""
+"""Every ggml type against two programs: random bytes by the gguf package, blocks that llama.cpp wrote by its C code."""
 
 from __future__ import annotations
 
