@@ -18,7 +18,9 @@ from octuor.batch import Batch
 from octuor.errors import BackendError, FormatError, ShapeError
 from octuor.machine import Machine, read_machine
 from octuor.ops import Routing
+from octuor.ops.decoded import decoded
 from octuor.quant import Format
+from octuor.quant.base import Storage
 from octuor.weights import Expert, Weight
 
 try:
@@ -62,6 +64,11 @@ def pin_order(machine: Machine, n_threads: int) -> tuple[int, ...]:
     return order[:n_threads]
 
 
+def runs_in_place(storage: Storage) -> bool:
+    """Whether the kernels read a matrix as it is stored; otherwise NativeOps.put decodes it into memory."""
+    return isinstance(storage, Format)
+
+
 class NativeOps:
     """The Ops of the C++ kernels. Calls from several threads are taken one after the other.
 
@@ -86,9 +93,14 @@ class NativeOps:
         return self._context.n_threads
 
     def put(self, weight: Weight) -> Any:
-        """A matrix as it lies, without a copy, mapped or not; a vector as float32."""
+        """A matrix as it lies, without a copy, mapped or not; a vector as float32.
+
+        A matrix in a storage that `runs_in_place` does not know is copied, as ops.decoded has it.
+        """
         if len(weight.shape) == 1:
             return np.ascontiguousarray(weight.to_f32(), dtype=np.float32)
+        if not runs_in_place(weight.format):
+            weight = decoded(weight)
         if not weight.data.flags.c_contiguous:
             raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
         return _native.Matrix(weight.data, weight.shape, weight.format.name)
