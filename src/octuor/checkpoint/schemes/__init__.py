@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from octuor.checkpoint.schemes import bitsandbytes
 from octuor.checkpoint.schemes.base import Finder, Scheme
 from octuor.checkpoint.tensors import TensorStore
 from octuor.errors import CheckpointError
 
-SCHEMES: tuple[Scheme, ...] = ()
+SCHEMES: tuple[Scheme, ...] = (bitsandbytes.SCHEME,)
 
 
 def open_scheme(settings: Any, tensors: TensorStore, path: Path) -> Finder:
     """The finder for a config.json's quantization_config; CheckpointError where no scheme knows its method."""
-    method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else settings
+    method = settings.get("quant_method", _older(settings)) if isinstance(settings, Mapping) else settings
     for scheme in SCHEMES:
         if method in scheme.methods:
             return scheme.open(settings, tensors)
@@ -27,3 +28,8 @@ def open_scheme(settings: Any, tensors: TensorStore, path: Path) -> Finder:
         f"{path}: expected plain weights (F32, F16 or BF16) or a quantization among {known}, found {method!r}; "
         "name the model's unquantized checkpoint and quantize it with `octuor convert`"
     )
+
+
+def _older(settings: Mapping[str, Any]) -> str:
+    """The method of a config that names none: of transformers before 4.35 and bitsandbytes, or one we do not know."""
+    return "bitsandbytes" if {"load_in_4bit", "load_in_8bit"} & settings.keys() else "unknown"
