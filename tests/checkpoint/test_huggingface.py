@@ -152,8 +152,8 @@ def test_an_unknown_quantization_is_named(folder: Any) -> None:
 
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
-    (path / "model.safetensors").rename(path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"found pytorch_model.bin"):
+    (path / "model.safetensors").rename(path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"found weights.safetensors"):
         open_huggingface(path)
 
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from octuor.errors import CheckpointError
 
+_LFS_POINTER = b"version https://git-lfs"
+
 
 def map_file(path: Path) -> NDArray[np.uint8]:
     """A file's bytes as a read-only array [size] over a mapping; it is unmapped with the last view of it."""
@@ -42,6 +44,11 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bytes = map_file(path)
+
+    def refuse_pointer(self) -> None:
+        """Raise CheckpointError if Git left a pointer where the file should be."""
+        if self.bytes[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
+            raise CheckpointError(f"{self.path}: expected weights, found a Git LFS pointer; run `git lfs pull` there")
 
 
 def drop_pages(array: NDArray[Any]) -> None:

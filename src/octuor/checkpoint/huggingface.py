@@ -7,8 +7,7 @@ RoPE rotates halves in these files as in our kernels, so wq and wk are taken as 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from numpy.typing import NDArray
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.checkpoint.files import replacing
 from octuor.checkpoint.huggingface_config import read_config, write_config
-from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
+from octuor.checkpoint.safetensors_file import write_safetensors
 from octuor.checkpoint.schemes import open_scheme
+from octuor.checkpoint.shards import open_index, open_parts
 from octuor.checkpoint.tensors import Tensor, TensorStore
+from octuor.checkpoint.torch_file import SUFFIXES
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import BF16, F16, F32, Format
@@ -30,6 +31,8 @@ from octuor.weights import Weight, weight_shapes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+BIN_INDEX = "pytorch_model.bin.index.json"
+BIN_SINGLE = "pytorch_model.bin"
 FORMATS: dict[str, Format] = {row.safetensors: row for row in (F32, F16, BF16)}
 TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _TOP = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "lm_head": "lm_head.weight"}
@@ -59,15 +62,21 @@ def is_huggingface(path: Path) -> bool:
     return path.is_dir() and (path / "config.json").is_file()
 
 
+def is_huggingface_whole(path: Path) -> bool:
+    """Whether a folder has weights of this layout beside its config.json, not another layout's alone."""
+    return is_huggingface(path) and any((path / name).is_file() for name in (INDEX, SINGLE, BIN_INDEX, BIN_SINGLE))
+
+
 def open_huggingface(path: Path) -> Checkpoint:
     """Map a folder's shards. Raises CheckpointError naming the missing shard or weight, or the wrong shape."""
     read = read_config(path / "config.json")
     tensors = _open_shards(path)
     find = None if read.quantization is None else open_scheme(read.quantization, tensors, path / "config.json")
-    shapes = dict(weight_shapes(read.config))
+    shapes: dict[str, tuple[int, ...]] = {}
     quantized: dict[str, Weight] = {}
     places: dict[str, Place] = {}
-    for name, shape in shapes.items():
+    for name, shape in weight_shapes(read.config):  # ends at the first that is missing, however many there should be
+        shapes[name] = shape
         candidates = places_of(name, shape, read.config)
         if name == "lm_head" and read.is_tied:
             candidates += places_of("embed", shape, read.config)
@@ -165,33 +174,16 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
 
 
 def _open_shards(path: Path) -> TensorStore:
-    if (path / INDEX).is_file():
-        names = _shard_names(path / INDEX)
-        if missing := [name for name in names if not (path / name).is_file()]:
-            raise CheckpointError(
-                f"{path}: expected {len(names)} shards, {len(missing)} are missing ({', '.join(missing[:3])}"
-                f"{', ...' if len(missing) > 3 else ''}); download them"
-            )
-    elif (path / SINGLE).is_file():
-        names = [SINGLE]
-    else:
-        others = sorted(file.name for file in path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".safetensors"))
-        raise CheckpointError(
-            f"{path}: expected {SINGLE} or {INDEX}, found {', '.join(others[:3]) or 'no weights'}; "
-            "download the model's safetensors files"
-        )
-    files = [SafetensorsFile(path / name) for name in names]
-    return TensorStore(files, str(files[0].path) if len(files) == 1 else f"the {len(files)} shards in {path}")
-
-
-def _shard_names(index: Path) -> list[str]:
-    try:
-        weight_map: Mapping[str, str] = json.loads(index.read_bytes())["weight_map"]
-        return sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{index}: expected a JSON object with weight_map, found {error!r}; download it again"
-        ) from error
+    for index, single in ((INDEX, SINGLE), (BIN_INDEX, BIN_SINGLE)):
+        if (path / index).is_file():
+            return open_index(path / index)
+        if (path / single).is_file():
+            return open_parts(path, [single])
+    others = sorted(file.name for file in path.iterdir() if file.suffix in (".safetensors", *SUFFIXES))
+    raise CheckpointError(
+        f"{path}: expected {SINGLE}, {INDEX}, {BIN_SINGLE} or {BIN_INDEX}, "
+        f"found {', '.join(others[:3]) or 'no weights'}; download the model's safetensors files"
+    )
 
 
 def _check(name: str, place: Place, tensors: TensorStore) -> None:
@@ -213,4 +205,5 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-READER = Reader("Hugging Face", "a folder with config.json and *.safetensors", is_huggingface, open_huggingface)
+LOOKS_FOR = "a folder with config.json and *.safetensors or pytorch_model*.bin"
+READER = Reader("Hugging Face", LOOKS_FOR, is_huggingface, open_huggingface)

@@ -27,7 +27,6 @@ from octuor.quant.base import Array, ceil_div
 
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 BLOCK = 8 << 20  # written at once
-_LFS_POINTER = b"version https://git-lfs"
 
 
 class SafetensorsFile:
@@ -71,8 +70,7 @@ class SafetensorsFile:
 
     def _read_header(self) -> dict[str, Any]:
         raw = self.file.bytes
-        if raw[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
-            raise CheckpointError(f"{self.path}: expected weights, found a Git LFS pointer; run `git lfs pull` there")
+        self.file.refuse_pointer()
         length = int.from_bytes(raw[:8].tobytes(), "little")
         if raw.size < 10 or not 2 <= length <= MAX_HEADER_BYTES:
             raise CheckpointError(
