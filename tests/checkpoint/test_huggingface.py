@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.huggingface import open_huggingface, write_huggingface
+from octuor.checkpoint.huggingface import open_huggingface
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import BF16, F16, F32, Q4, Format
 from octuor.quant.plain import from_bf16, to_bf16
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.weights import weight_shapes
 
 Arrays = dict[str, NDArray[np.float32]]

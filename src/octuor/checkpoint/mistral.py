@@ -4,7 +4,7 @@ E experts, F hidden_dim, D dim, H heads, C head_dim. Kinds of folder:
 
     consolidated.safetensors, or consolidated-0000N-of-*.safetensors     one matrix an expert and projection
     consolidated.00.pth, of the first torrent and of Mistral-7B          the same names, in a pickle
-    consolidated.00.pt to 07.pt, of the first Mixtral repository         parts to join; all experts in w1, w2, w3 [E*F, D]
+    consolidated.00.pt to 07.pt, of the first Mixtral repository         all experts in w1, w2, w3 [E*F, D]
 
 Which names a folder uses is seen from the names themselves. In the stacked files w2 is transposed, expert by expert.
 RoPE rotates neighbours (2i, 2i + 1) in all of them and halves in our kernels, so rows of wq and wk change places.
