@@ -238,14 +238,17 @@ class Context {
         call([&](Team* team) { kernels_->moe(team, &m); });
     }
 
-    int64_t quantize(const Leaf& from, const std::string& to, Output<uint8_t, 3> out) {
+    int64_t quantize(const Leaf& from, const std::string& to, std::optional<Input<float, 1>> importance, bool thorough,
+                     Output<uint8_t, 3> out) {
         const Format format = find_format(to);
         if (FORMATS[int(from.matrix.format)].tile_bytes || !FORMATS[int(format)].tile_bytes)
             fail("FormatError", "quantize: expected f32, f16 or bf16 to a tiled format, found " +
                                     std::string(FORMATS[int(from.matrix.format)].name) + " to " + to);
         expect_storage(out, format, from.matrix.out, from.matrix.in);
+        if (importance) expect_shape("quantize importance", *importance, {from.matrix.in});
+        const float* counts = importance ? importance->data() : nullptr;
         int64_t bad = -1;
-        call([&](Team* team) { bad = kernels_->quantize(team, &from.matrix, format, out.data()); });
+        call([&](Team* team) { bad = kernels_->quantize(team, &from.matrix, format, counts, thorough, out.data()); });
         return bad;
     }
 
@@ -389,7 +392,8 @@ NB_MODULE(_native, m) {
              nb::arg("weights").noconvert(), nb::arg("logits").noconvert())
         .def("moe", &Context::moe, nb::arg("x").noconvert(), nb::arg("experts").noconvert(),
              nb::arg("weights").noconvert(), "all_experts"_a, nb::arg("out").noconvert())
-        .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("out").noconvert())
+        .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
+             nb::arg("out").noconvert())
         .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
         .def("peaks", &Context::peaks)
         .def_prop_ro("kernel_seconds", &Context::kernel_seconds);

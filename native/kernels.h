@@ -113,7 +113,8 @@ struct Kernels {
     void (*route)(const RouteCall*);
     void (*moe)(Team*, const MoeCall*);
     // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
-    int64_t (*quantize)(Team*, const Matrix* from, Format to, uint8_t* storage);
+    // importance [in]: how much the squared error of each input's weights counts; null: all alike.
+    int64_t (*quantize)(Team*, const Matrix* from, Format to, const float* importance, bool thorough, uint8_t* storage);
     const Peak *int8_peak, *f32_peak, *bf16_peak;
 };
 

@@ -45,7 +45,9 @@ class Context:
     def moe(
         self, x: F32Array, experts: I32Array, weights: F32Array, all_experts: Sequence[Any], out: F32Array
     ) -> None: ...
-    def quantize(self, matrix: Matrix, to: str, out: NDArray[np.uint8]) -> int:
+    def quantize(
+        self, matrix: Matrix, to: str, importance: F32Array | None, thorough: bool, out: NDArray[np.uint8]
+    ) -> int:
         """Returns -1, or the first row that holds a number that is not finite."""
 
     def read_bandwidth(self, n_bytes: int) -> float: ...
