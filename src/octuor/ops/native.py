@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from octuor.errors import BackendError, FormatError, ShapeError
 from octuor.machine import Machine, read_machine
 from octuor.ops import Routing
 from octuor.quant import Format
-from octuor.weights import Expert, Weight
+from octuor.weights import Expert, StreamedExperts, Weight
 
 try:
     from octuor import _native
@@ -145,8 +146,26 @@ class NativeOps:
     def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
         """As in Ops; experts[e] is asked for only where a token has chosen e."""
         out = np.empty(x.shape, dtype=np.float32)
-        self._context.moe(x, routing.experts, routing.weights, experts, out)
+        if isinstance(experts, StreamedExperts):
+            self._moe_streamed(x, routing, experts, out)
+        else:
+            self._context.moe(x, routing.experts, routing.weights, experts, out)
         return out
+
+    def _moe_streamed(self, x: F32Array, routing: Routing, experts: StreamedExperts, out: F32Array) -> None:
+        """Experts as they come into memory, each one's results kept apart and added in the order of their numbers."""
+        n_used = len(np.unique(routing.experts))
+        partial: F32Array | None = None
+        with closing(experts.visit(routing.experts)) as groups:
+            for held in groups:
+                if len(held) == n_used:
+                    self._context.moe(x, routing.experts, routing.weights, experts, out)
+                    return
+                if partial is None:
+                    partial = np.empty((*routing.experts.shape, x.shape[1]), dtype=np.float32)
+                self._context.moe_part(x, routing.experts, experts, held, partial)
+        if partial is not None:
+            self._context.moe_sum(routing.experts, routing.weights, partial, out)
 
     def quantize(self, x: NDArray[Any], row: Format) -> NDArray[Any]:
         """Weights to the storage of a format, on all threads for the tiled ones.
