@@ -57,17 +57,16 @@ def load(
     backend      "native", "reference" (NumPy, slow) or "torch" (from the train extra)
     resident     True: copy the weights to memory of our own before returning. The system may take a mapping's pages
                  away when memory is short; it never takes these, but each process has its own and reads them anew
-    memory       bytes that the whole process may have, as a number or as in "8GiB": weights outside the experts and as
-                 many experts as fit are kept, others are read from disk as they are needed (docs/memory.md). None: mapped
+    memory       bytes that the whole process may have, as a number or as in "8GiB": weights outside the experts and
+                 as many experts as fit are kept, others are read as they are needed (docs/memory.md); None: mapped
     on_load      called with bytes read and in all, from other threads too, where weights are not in memory already
 
     Raises CheckpointError, ConfigError, FormatError, ShapeError, BackendError, RequestError.
     """
     limit = parse_bytes(memory) if isinstance(memory, str) else memory
     if limit is not None and (resident or backend != "native"):
-        raise RequestError(
-            f"memory: expected the native backend, without resident, found {'resident' if resident else backend}; drop one"
-        )
+        found = "resident" if resident else f"backend {backend}"
+        raise RequestError(f"memory: expected the native backend, without resident, found {found}; drop one of them")
     checkpoint = open_checkpoint(POCKET if path_or_id is None else path_or_id)
     ops = make_ops(backend, threads)
     if resident:

@@ -16,11 +16,12 @@ from octuor.checkpoint.files import MappedFile, drop_pages
 from octuor.checkpoint.memory import huge_memory
 from octuor.errors import CheckpointError
 from octuor.experts.arena import Arena
-from octuor.experts.budget import Budget, make_budget
+from octuor.experts.budget import Budget, Shape, make_budget
 from octuor.experts.layout import Image, find_image
 from octuor.experts.policy import Usage
 from octuor.experts.reader import Job, Reader
 from octuor.experts.store import LayerExperts, OnFill, Store
+from octuor.quant import Format
 from octuor.weights import Leaf, Weight, Weights, build, weight_shapes
 
 PARTS = ("gate", "up", "down")
@@ -56,12 +57,13 @@ def load_streamed(
     images = [[_expert_image(checkpoint, n, e) for e in range(config.n_experts)] for n in range(config.n_layers)]
     sizes = [image.n_bytes for row in images for image in row]
     arena = Arena(sizes)
-    rooms = [arena.room(size) for size in sizes]
     reader = Reader([file.path for file in files])
     try:
         leaves = _read_dense(checkpoint, put, reader)
         _drop(files)
-        budget = make_budget(limit, config, rooms, checkpoint.source, context=context, cache_itemsize=cache_itemsize)
+        is_tiled = all(_is_tiled(weight) for row in images for image in row for weight in image.weights)
+        shape = Shape(config, cache_itemsize, is_tiled, tuple(map(arena.room, sizes)))
+        budget = make_budget(limit, shape, checkpoint.source, context)
         usage = Usage(config.n_layers, config.n_experts, config.n_experts_per_token)
         store = Store(images, arena, reader, usage, budget.pool)
     except BaseException:
@@ -71,6 +73,10 @@ def load_streamed(
     weights = _tree(checkpoint, images, arena, put, leaves, store)
     store.fill(on_load)
     return Streamed(weights, store, budget)
+
+
+def _is_tiled(weight: Weight) -> bool:
+    return isinstance(weight.format, Format) and weight.format.is_tiled
 
 
 def _expert_image(checkpoint: Checkpoint, layer: int, number: int) -> Image:

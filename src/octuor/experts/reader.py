@@ -6,6 +6,7 @@ system has none, a read goes through the page cache and is dropped from there.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import deque
@@ -149,14 +150,13 @@ class _File:
         done = 0
         while done < n_bytes:
             direct = self._direct if done % BLOCK == 0 else None
-            wanted = n_bytes - done if direct is None else -(-(n_bytes - done) // BLOCK) * BLOCK
+            end = n_bytes if direct is None else -(-n_bytes // BLOCK) * BLOCK
+            source = self._cached if direct is None else direct
             try:
-                n = os.preadv(
-                    self._cached if direct is None else direct, [memory[done : done + wanted].data], begin + done
-                )
+                n = os.preadv(source, [memory[done:end].data], begin + done)
             except OSError as error:
-                if direct is not None and error.errno == 22:  # the file system takes the flag, but no such reads
-                    self._direct = None
+                if direct is not None and error.errno == errno.EINVAL:
+                    self._direct = None  # the file system takes the flag, but no such reads
                     continue
                 raise self._failed(error.strerror or "") from error
             if n == 0:
