@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from octuor.ops import Routing
 from octuor.ops.decoded import decoded
 from octuor.quant import Format
 from octuor.quant.base import Storage, relative_importance
-from octuor.weights import Expert, Weight
+from octuor.weights import Expert, StreamedExperts, Weight
 
 try:
     from octuor import _native
@@ -157,12 +158,14 @@ class NativeOps:
     def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
         """As in Ops; experts[e] is asked for only where a token has chosen e."""
         out = np.empty(x.shape, dtype=np.float32)
-        self._context.moe(x, routing.experts, routing.weights, experts, out)
+        if isinstance(experts, StreamedExperts):
+            self._moe_streamed(x, routing, experts, out)
+        else:
+            self._context.moe(x, routing.experts, routing.weights, experts, out)
         return out
 
-    def quantize(
-        self, x: NDArray[Any], row: Format, importance: F32Array | None = None, *, thorough: bool = False
-    ) -> NDArray[Any]:
+from octuor.quant.base import Storage, relative_importance
+from octuor.weights import Expert, StreamedExperts, Weight
         """Weights to the storage of a format, on all threads for the tiled ones.
 
         x           [out, in] float32, float16, or uint16 holding bfloat16 (the last two for tiled formats only)
