@@ -1,7 +1,8 @@
 // Products with weights: linear, embed, and what prepares their inputs.
 //
 // Everything is built on `product`: 64 rows of a weight times some tokens, into acc [tokens][64]. It is the one
-// place that knows the formats; linear and moe decide which rows meet which tokens on which thread.
+// place that knows the formats; linear and moe decide which rows meet which tokens on which thread. Plain weights are
+// multiplied as they lie, tiled ones in integers; other programs' are decoded a few rows at a time, then as plain ones.
 #pragma once
 
 namespace octuor::OCTUOR_ISA {
@@ -12,7 +13,7 @@ constexpr int64_t SMALL_WORK = 1 << 16;  // products; below this the threads' wa
 
 enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
 
-static inline bool is_tiled(Format format) { return format >= Format::q8; }
+static inline bool is_tiled(Format format) { return format >= Format::q8 && format <= Format::q2; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -153,23 +154,38 @@ static inline void plain_rows(const T* const* rows, const float* x, int64_t widt
     if (t < tokens.n) block.template operator()<1>(t);
 }
 
+// Where plain_product takes its rows from: those of a plain weight as they lie.
+template <class T>
+struct PlainRows {
+    using Number = T;
+    static constexpr int64_t PANEL = 1024;
+    const Matrix& w;
+
+    // Inputs from to from + n of R rows. Returns what to fetch meanwhile, null: nothing. row_by_row: the next panel of
+    // the same rows comes next.
+    template <int R>
+    const uint8_t* get(int64_t row, int64_t from, int64_t, bool row_by_row, const T* (&rows)[R]) {
+        constexpr int64_t LEAST_AHEAD = int64_t(16384 / sizeof(T));
+        const T* base = static_cast<const T*>(w.data) + row * w.in;
+        for (int i = 0; i < R; i++) rows[i] = base + i * w.in + from;
+        const int64_t ahead = R * w.in > LEAST_AHEAD ? R * w.in : LEAST_AHEAD;
+        return row_by_row ? reinterpret_cast<const uint8_t*>(base + R * from + ahead) : nullptr;
+    }
+};
+
 // A row is summed in panels of inputs, and those in order, for any number of tokens. Weights meet all tokens while they
 // are in L1: a panel of all rows before the next where the inputs would not stay in L2, all panels of some rows before
 // the next rows where they do. The latter reads weights nearly as they lie; fetched line after line, rows ahead and no
 // nearer than L2, they come at the memory's pace.
-template <class T>
-static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
-    constexpr int64_t PANEL = 1024, L2_INPUTS = 1 << 18;
-    constexpr int64_t LEAST_AHEAD = int64_t(16384 / sizeof(T));
+template <class Rows>
+static void plain_product(Rows source, const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
+    constexpr int64_t PANEL = Rows::PANEL, L2_INPUTS = 1 << 18;
     const int64_t n_rows = least(ROWS, w.out - first_row);
-    const T* base = static_cast<const T*>(w.data) + first_row * w.in;
     auto panel = [&]<int R>(int64_t r, int64_t from, bool row_by_row) {
-        const T* rows[R];
-        for (int i = 0; i < R; i++) rows[i] = base + (r + i) * w.in + from;
-        const int64_t ahead = R * w.in > LEAST_AHEAD ? R * w.in : LEAST_AHEAD;
-        const T* next = row_by_row ? base + r * w.in + R * from + ahead : nullptr;
-        plain_rows<R>(rows, x.plain + from, x.width, tokens, least(PANEL, w.in - from), acc + r,
-                      reinterpret_cast<const uint8_t*>(next));
+        const typename Rows::Number* rows[R];
+        const int64_t n = least(PANEL, w.in - from);
+        const uint8_t* next = source.template get<R>(first_row + r, from, n, row_by_row, rows);
+        plain_rows<R>(rows, x.plain + from, x.width, tokens, n, acc + r, next);
     };
     auto all_rows = [&](int64_t from, int64_t end, bool row_by_row) {
         constexpr int R = ROWS_AT_ONCE;
@@ -257,18 +273,19 @@ static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span to
                     const uint8_t* then = nullptr) {
     memset(acc, 0, size_t(tokens.n * ROWS) * sizeof(float));
     switch (w.format) {
-        case Format::f32: return plain_product<float>(w, first_row, x, tokens, acc);
-        case Format::f16: return plain_product<f16>(w, first_row, x, tokens, acc);
-        case Format::bf16: return plain_product<bf16>(w, first_row, x, tokens, acc);
+        case Format::f32: return plain_product(PlainRows<float>{w}, w, first_row, x, tokens, acc);
+        case Format::f16: return plain_product(PlainRows<f16>{w}, w, first_row, x, tokens, acc);
+        case Format::bf16: return plain_product(PlainRows<bf16>{w}, w, first_row, x, tokens, acc);
         default: break;
     }
+    if (!is_tiled(w.format)) return plain_product(DecodedRows(w), w, first_row, x, tokens, acc);
     by_tile(w.format, [&]<class Tile>() { tiled_product<Tile>(w, first_row, x, tokens, acc, then); });
 }
 
-// Where rows from first_row on begin.
+// Where rows from first_row on begin, for tiled_product; null: they are not tiled.
 static inline const uint8_t* row_address(const Matrix& w, int64_t first_row) {
     const auto* data = static_cast<const uint8_t*>(w.data);
-    if (!is_tiled(w.format)) return data + first_row * w.in * (w.format == Format::f32 ? 4 : 2);
+    if (!is_tiled(w.format)) return nullptr;
     const int64_t tiles = first_row / ROWS * ceil_div(w.in, INPUTS);
     return data + tiles * by_tile(w.format, []<class Tile>() { return Tile::BYTES; });
 }
@@ -317,7 +334,15 @@ static void weight_row(const Matrix& w, int64_t row, float* to) {
         case Format::bf16: return widen_row(static_cast<const bf16*>(w.data) + at, w.in, to);
         default: break;
     }
+    if (!is_tiled(w.format)) return row_decoder(w.format).decode(w, row, 0, w.in, to);
     by_tile(w.format, [&]<class Tile>() { widen_tiled_row<Tile>(w, row, to); });
+}
+
+static void dequantize(Team* team, const Matrix* weight, float* out) {
+    const Matrix w = *weight;
+    parallel(team, ceil_div(w.out, ROWS), w.out * w.in < SMALL_WORK, [=](int64_t i, int) {
+        for (int64_t row = i * ROWS; row < least((i + 1) * ROWS, w.out); row++) weight_row(w, row, out + row * w.in);
+    });
 }
 
 static void embed(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out) {

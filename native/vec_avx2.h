@@ -59,6 +59,9 @@ static inline F32 load_n(const T* p, int64_t n) {
     for (int64_t i = 0; i < n; i++) part[i] = p[i];
     return load(part);
 }
+static inline F32 load_i8(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
 static inline void store(float* p, F32 x) { _mm256_storeu_ps(p, x); }
 static inline void store_n(float* p, F32 x, int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), x); }
 static inline void store(f16* p, F32 x) {

@@ -54,6 +54,9 @@ template <class T>
 static inline F32 load_n(const T* p, int64_t n) {
     return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p), T());
 }
+static inline F32 load_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 static inline void store(float* p, F32 x) { _mm512_storeu_ps(p, x); }
 static inline void store_n(float* p, F32 x, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), x); }
 static inline __m256i halves(F32 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

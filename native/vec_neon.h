@@ -55,6 +55,11 @@ static inline F32 load_n(const T* p, int64_t n) {
     if (n > 3) r = vld1_lane_u16(&p[3].bits, r, 3);
     return widen(r, T());
 }
+static inline F32 load_i8(const int8_t* p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+}
 static inline void store(float* p, F32 x) { vst1q_f32(p, x); }
 static inline void store_n(float* p, F32 x, int64_t n) {
     if (n > 0) vst1q_lane_f32(p, x, 0);

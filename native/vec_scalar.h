@@ -85,6 +85,11 @@ static inline F32 load_n(const T* p, int64_t n) {
     OCTUOR_LANES r.lane[i] = i < n ? widen(p[i]) : 0.0f;
     return r;
 }
+static inline F32 load_i8(const int8_t* p) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = float(p[i]);
+    return r;
+}
 static inline void store(float* p, F32 x) { OCTUOR_LANES p[i] = x.lane[i]; }
 static inline void store(f16* p, F32 x) { OCTUOR_LANES p[i] = to_f16(x.lane[i]); }
 static inline void store_n(float* p, F32 x, int64_t n) {
