@@ -24,7 +24,8 @@
 #else
 #include "kernels_amx.h"
 #endif
-#include "kernels_decoded.h"
+#include "kernels_inputs.h"
+#include "kernels_blocks.h"
 #include "kernels_linear.h"
 #include "kernels_norm.h"
 #include "kernels_attention_blocks.h"
