@@ -7,7 +7,7 @@
 namespace octuor::OCTUOR_ISA {
 
 struct OpenStrip {
-    alignas(64) uint8_t codes[QUADS][LINE];  // of 16 rows x 4 inputs, through exact_weights
+    alignas(64) uint8_t codes[QUADS][LINE];  // of 16 rows x 4 inputs
     alignas(64) float scales[GROUPS][STRIP], offsets[GROUPS][STRIP];
 };
 
@@ -35,7 +35,6 @@ static inline void open_strip(const uint8_t* first, int64_t row_bytes, int64_t n
             Block::unpack(block, {codes[r] + i * Block::INPUTS, scales[r] + i * G, offsets[r] + i * G});
     }
     turn_words(codes, QUADS, out->codes);
-    for (int64_t i = 0; i < QUADS * LINE; i += 4 * W) store_i(out->codes[0] + i, exact_weights(load_i(out->codes[0] + i)));
     turn_words(scales, GROUPS, out->scales);
     if (Block::OFFSETS) turn_words(offsets, GROUPS, out->offsets);
 }
@@ -58,8 +57,9 @@ static inline void strip_dot(const OpenStrip& open, int64_t n_groups, Activation
             }
 #pragma GCC unroll 8
             for (int64_t quad = g * G; quad < (g + 1) * G; quad++) {
-                const I32 weights = load_i(open.codes[quad] + row * 4);
-                for (int t = 0; t < N; t++) sums[t] = exact_dot(sums[t], weights, broadcast(x.codes + t * INPUTS + quad * 4));
+                const I32 weights = exact_weights(load_i(open.codes[quad] + row * 4));
+                for (int t = 0; t < N; t++)
+                    sums[t] = exact_dot(sums[t], weights, broadcast(x.codes + t * INPUTS + quad * 4));
             }
             for (int t = 0; t < N; t++) {
                 totals[t] = fma(to_f32(sums[t]), scale, totals[t]);
