@@ -19,7 +19,7 @@ from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.checkpoint.files import replacing
 from octuor.checkpoint.huggingface_config import read_config, write_config
 from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
-from octuor.checkpoint.schemes import open_scheme
+from octuor.checkpoint.schemes import open_scheme, read_settings
 from octuor.checkpoint.tensors import Tensor, TensorStore
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
@@ -63,7 +63,8 @@ def open_huggingface(path: Path) -> Checkpoint:
     """Map a folder's shards. Raises CheckpointError naming the missing shard or weight, or the wrong shape."""
     read = read_config(path / "config.json")
     tensors = _open_shards(path)
-    find = None if read.quantization is None else open_scheme(read.quantization, tensors, path / "config.json")
+    settings = read_settings(read.quantization, path)
+    find = None if settings is None else open_scheme(settings, tensors, path / "config.json")
     shapes = dict(weight_shapes(read.config))
     quantized: dict[str, Weight] = {}
     places: dict[str, Place] = {}
@@ -158,10 +159,11 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
         return [Place(f"{at}mlp.{projection}_proj.weight", shape)]
     e, d, f = config.n_experts, config.dim, config.hidden_dim
     whole = Place(f"{at}block_sparse_moe.experts.{expert}.{_EXPERT_PARTS[projection]}.weight", shape)
+    alone = Place(f"{at}mlp.experts.{expert}.{projection}_proj.weight", shape)  # quantizers' of transformers 5
     if projection == "down":
-        return [whole, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
+        return [whole, alone, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
     rows = slice(0, f) if projection == "gate" else slice(f, 2 * f)
-    return [whole, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
+    return [whole, alone, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
 
 
 def _open_shards(path: Path) -> TensorStore:
@@ -174,6 +176,8 @@ def _open_shards(path: Path) -> TensorStore:
             )
     elif (path / SINGLE).is_file():
         names = [SINGLE]
+    elif len(named := sorted(path.glob("*.safetensors"))) == 1 and not named[0].name.startswith("consolidated"):
+        names = [named[0].name]  # such as gptq_model-4bit-128g.safetensors
     else:
         others = sorted(file.name for file in path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".safetensors"))
         raise CheckpointError(
