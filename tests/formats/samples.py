@@ -2,7 +2,7 @@
 
 A writer, write_NAME.py FOLDER, runs in build/formats/NAME. It finds in FOLDER
 
-    models/CASE/    plain checkpoints of float16 in the Hugging Face layout: see MODELS
+    models/CASE/    plain checkpoints of float16 in the Hugging Face layout: see MODELS; with some tokenizer
     tokens.npy      int64 [T]: what the models are run on
 
 and writes, for each of its samples,
@@ -14,12 +14,15 @@ and writes, for each of its samples,
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.checkpoint.huggingface import places_of, write_huggingface
@@ -69,6 +72,11 @@ def write_models(folder: Path, *, pocket: bool) -> None:
         write_huggingface(
             folder / "models" / "pocket", checkpoint.config, lambda name: checkpoint.get(name).to_f32(), F16
         )
+    for path in (folder / "models").iterdir():
+        words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{n}": n for n in range(3, 16)}
+        Tokenizer(WordLevel(words, unk_token="<unk>")).save(str(path / "tokenizer.json"))
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+        (path / "tokenizer_config.json").write_text(json.dumps(settings))
     rng = np.random.default_rng(6)
     least = min(config.vocab_size for config in MODELS.values())
     np.save(folder / "tokens.npy", rng.integers(3, least, N_TOKENS))

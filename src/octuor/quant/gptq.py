@@ -13,7 +13,6 @@ Files called "gptq" (all that AutoGPTQ wrote) hold zero - 1, those called "gptq_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
@@ -85,8 +84,3 @@ class Gptq:
             return (unpack_bits(qzeros, 3, out) + np.uint8(self.zero_offset)) & np.uint8(7)
         ones = sum(self.zero_offset << shift for shift in range(0, 32, self.bits))
         return unpack_bits(qzeros.view(np.uint32) + np.uint32(ones), self.bits, out)
-
-
-def group_size_of(parts: Mapping[str, Array], inputs: int, stated: int) -> int:
-    """Inputs that share a scale: as stated, all of them for -1 (GPTQ's and AWQ's way to say so)."""
-    return inputs if stated == -1 or parts["scales"].shape[0] == 1 else stated

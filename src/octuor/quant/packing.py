@@ -90,6 +90,25 @@ def scale_groups(codes: Array, zeros: Array | None, scales: Array, group_size: i
     return wide
 
 
+def scale_blocks(x: F32Array, scale: Array, block: tuple[int, int]) -> F32Array:
+    """Numbers times the scale of their block, rounded to the scales' number format.
+
+    x      [out, in] float32, overwritten
+    scale  [ceil(out / block[0]), ceil(in / block[1])] of a dtype in SCALES
+    block  rows and inputs that share a scale; the last ones may be smaller
+    """
+    inputs = x.shape[1]
+    wide = widen(scale)
+    if wide.shape[1] > 1:
+        wide = wide.repeat(block[1], axis=1)[:, :inputs]
+    with np.errstate(invalid="ignore", over="ignore"):  # as in _scale
+        for i, row in enumerate(wide) if block[0] > 1 else ():
+            x[i * block[0] : (i + 1) * block[0]] *= row
+        if block[0] == 1:
+            x *= wide
+    return round_as(x, scale.dtype)
+
+
 def _scale(codes: Array, zeros: Array | None, scales: Array) -> F32Array:
     wide = codes.astype(np.float32)
     if zeros is not None:
