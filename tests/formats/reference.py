@@ -1,6 +1,6 @@
 """What writers share: names, and transformers' logits from a program's own dequantized weights.
 
-Imported beside each of them: needs torch, transformers, safetensors and NumPy, whatever their versions; nothing of ours.
+Needs torch, transformers, safetensors and NumPy of any version, and nothing of ours.
 """
 
 from __future__ import annotations

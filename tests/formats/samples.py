@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,18 @@ MODELS = {
         max_seq_len=512,
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far our reading of a sample is from its program's.
+
+    weights    largest difference of a quantized weight from the program's dequantizer's
+    n_weights  quantized matrices compared
+    """
+
+    weights: float
+    n_weights: int
 
 
 def write_models(folder: Path, *, pocket: bool) -> None:
@@ -86,9 +99,8 @@ def write_samples(program: str, folder: Path, *, pocket: bool = True) -> Path:
     return folder
 
 
-def compare_weights(sample: Path) -> float:
-    """The largest difference of a quantized weight from the program's dequantizer's; AssertionError where one of its
-    matrices is none of the model's, or there is none."""
+def compare_weights(sample: Path) -> Errors:
+    """Every matrix that the program dequantized, beside ours; names that are not the model's are an error."""
     checkpoint = open_checkpoint(sample)
     with np.load(sample / "expected.npz") as expected:
         rest, largest = set(expected.files), 0.0
@@ -104,7 +116,7 @@ def compare_weights(sample: Path) -> float:
                 rest.remove(module)
         assert expected.files, f"{sample}: nothing to compare"
         assert not rest, f"not found in the model: {sorted(rest)[:3]}"
-        return largest
+        return Errors(largest, len(expected.files))
 
 
 def our_logits(checkpoint: Checkpoint, tokens: list[int]) -> F32Array:

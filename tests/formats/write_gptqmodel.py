@@ -1,9 +1,9 @@
 """GPTQ and AWQ samples by gptqmodel on a CPU: whole models as users quantize them, and each option matrix by matrix.
 
 Whole models come through GPTQModel.quantize and save, with own_logits.npy, gptqmodel's own float16 logits. The others
-pass each matrix through its GPTQ and the pack of its kernels' module, and its own conversion of zeros; for AWQ, through
-rounding of ours. expected.npz is TorchLinear.dequantize_weight or, for AWQ, dequantize_gemm. Run by live_gptqmodel.py in
-an environment of its own.
+pass each matrix through its GPTQ and the pack of its kernels' module, and its own conversion of zeros; for AWQ,
+through rounding of ours. expected.npz is TorchLinear.dequantize_weight or, for AWQ, dequantize_gemm.
+Run by live_gptqmodel.py in an environment of its own.
 """
 
 from __future__ import annotations
