@@ -38,8 +38,8 @@ def _q1_0(b: Array, out: F32Array) -> None:
 
 
 def _q2_0(b: Array, out: F32Array) -> None:
-    codes: U8Array = (b["qs"][:, :, None] >> np.arange(0, 8, 2, dtype=np.uint8)) & np.uint8(3)  # four neighbours a byte
-    _scaled(b, codes.reshape(out.shape), 1, out)
+    codes = (b["qs"][:, :, None] >> np.array([0, 2, 4, 6], dtype=np.uint8)) & np.uint8(3)  # four neighbours a byte
+    _scaled(b, codes.astype(np.uint8).reshape(out.shape), 1, out)
 
 
 def _scaled(b: Array, codes: U8Array, offset: int, out: F32Array) -> None:
