@@ -25,10 +25,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from octuor.checkpoint import Checkpoint, open_checkpoint
-from octuor.checkpoint.huggingface import places_of, write_huggingface
+from octuor.checkpoint.huggingface import places_of
 from octuor.config import ModelConfig
 from octuor.ops.reference import ReferenceOps
 from octuor.quant import F16
+from octuor.tools.export.huggingface import write_huggingface
 from toys import F32Array, Toy, random_values, relative_error
 
 HERE = Path(__file__).parent
@@ -54,8 +55,8 @@ MODELS = {
 class Errors:
     """How far our reading of a sample is from its program's.
 
-    weights   largest difference of a quantized weight from the program's dequantizer's
-    n_weights quantized matrices compared
+    weights    largest difference of a quantized weight from the program's dequantizer's
+    n_weights  quantized matrices compared
     """
 
     weights: float
@@ -114,6 +115,7 @@ def compare_weights(sample: Path) -> Errors:
                 same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
                 largest = max(largest, float(np.abs(np.where(same, 0, ours - theirs)).max()))
                 rest.remove(module)
+        assert expected.files, f"{sample}: nothing to compare"
         assert not rest, f"not found in the model: {sorted(rest)[:3]}"
         return Errors(largest, len(expected.files))
 
