@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from octuor.checkpoint.schemes import bitsandbytes
+from octuor.checkpoint.schemes import bitsandbytes, hqq
 from octuor.checkpoint.schemes.base import Finder, Scheme
 from octuor.checkpoint.tensors import TensorStore
 from octuor.errors import CheckpointError
 
-SCHEMES: tuple[Scheme, ...] = (bitsandbytes.SCHEME,)
+SCHEMES: tuple[Scheme, ...] = (bitsandbytes.SCHEME, hqq.SCHEME)
 
 
 def open_scheme(settings: Any, tensors: TensorStore, path: Path) -> Finder:
