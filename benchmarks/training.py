@@ -25,7 +25,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from octuor.checkpoint.huggingface import write_huggingface
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.ops.torch import TorchOps
 from octuor.quant import F32
 from octuor.train.data import Source, TokenStream

@@ -5,16 +5,41 @@ config.json's quantization_config names a method; the method's tensors stand in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from octuor.checkpoint.schemes import bitsandbytes, hqq
+from octuor.checkpoint.schemes import awq, bitsandbytes, compressed, fp8, gptq, hqq
 from octuor.checkpoint.schemes.base import Finder, Scheme
 from octuor.checkpoint.tensors import TensorStore
 from octuor.errors import CheckpointError
 
-SCHEMES: tuple[Scheme, ...] = (bitsandbytes.SCHEME, hqq.SCHEME)
+SCHEMES: tuple[Scheme, ...] = (
+    bitsandbytes.SCHEME,
+    hqq.SCHEME,
+    gptq.SCHEME,
+    awq.SCHEME,
+    compressed.SCHEME,
+    fp8.SCHEME,
+)
+BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+
+
+def read_settings(stated: Any, folder: Path) -> Any:
+    """config.json's quantization_config, or what older folders say of it in a file of its own; None: nothing."""
+    for file, method in BESIDE.items() if stated is None else ():
+        path = folder / file
+        if not path.is_file():
+            continue
+        try:
+            settings = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: expected JSON settings, found {error}; download it again") from error
+        if isinstance(settings, dict):
+            inner = settings.get("quantization")  # modelopt's
+            return {"quant_method": method} | (inner if isinstance(inner, dict) else settings)
+    return stated
 
 
 def open_scheme(settings: Any, tensors: TensorStore, path: Path) -> Finder:
