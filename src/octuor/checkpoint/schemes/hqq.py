@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from octuor.checkpoint.schemes.base import Finder, Scheme
+from octuor.checkpoint.schemes.base import Finder, Scheme, refuse_bias
 from octuor.checkpoint.tensors import TensorStore
 from octuor.errors import CheckpointError, ShapeError
 from octuor.quant.base import Array
@@ -37,6 +37,7 @@ def open_hqq(settings: Mapping[str, Any], tensors: TensorStore) -> Finder:  # no
     def find(module: str, shape: tuple[int, ...], name: str) -> Weight | None:
         if f"{module}.W_q" not in tensors or len(shape) != 2:
             return None
+        refuse_bias(tensors, module)
         storage = storage_of(_settings(tensors, module), f"{module} ({tensors.path(f'{module}.W_q').name})")
         parts = {part: _numbers(tensors, f"{module}.{part}") for part in ("zero", "scale")}
         codes = as_codes(tensors.get(f"{module}.W_q"), storage)
