@@ -69,28 +69,42 @@ void expect_range(const char* what, const int32_t* values, int64_t n, int64_t en
                                      ", found " + std::to_string(values[i]) + " at place " + std::to_string(i));
 }
 
-// A row of quant.FORMATS.
+// A row of quant.FORMATS, or a storage of another program.
 struct FormatRow {
     const char* name;
     nb::dlpack::dtype dtype;
-    int64_t tile_bytes;  // 0: plain
+    int64_t tile_bytes = 0;                   // of a tiled format
+    int64_t block_inputs = 0, block_bytes = 0;  // of rows of blocks
 };
 constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(nb::dlpack::dtype_code::Float);
+constexpr nb::dlpack::dtype BYTES = {UINT, 8, 1};
 const FormatRow FORMATS[] = {
     // in the order of enum Format
-    {"f32", {FLOAT, 32, 1}, 0},  {"f16", {FLOAT, 16, 1}, 0}, {"bf16", {UINT, 16, 1}, 0},
-    {"q8", {UINT, 8, 1}, 16512}, {"q6", {UINT, 8, 1}, 13056}, {"q5", {UINT, 8, 1}, 11008},
-    {"q4", {UINT, 8, 1}, 8960},  {"q3", {UINT, 8, 1}, 6912},  {"q2", {UINT, 8, 1}, 4864},
+    {"f32", {FLOAT, 32, 1}}, {"f16", {FLOAT, 16, 1}}, {"bf16", {UINT, 16, 1}},
+    {"q8", BYTES, 16512}, {"q6", BYTES, 13056}, {"q5", BYTES, 11008},
+    {"q4", BYTES, 8960},  {"q3", BYTES, 6912},  {"q2", BYTES, 4864},
+    {"gguf-q4_0", BYTES, 0, 32, 18},   {"gguf-q4_1", BYTES, 0, 32, 20},   {"gguf-q5_0", BYTES, 0, 32, 22},
+    {"gguf-q5_1", BYTES, 0, 32, 24},   {"gguf-q8_0", BYTES, 0, 32, 34},   {"gguf-q2_k", BYTES, 0, 256, 84},
+    {"gguf-q3_k", BYTES, 0, 256, 110}, {"gguf-q4_k", BYTES, 0, 256, 144}, {"gguf-q5_k", BYTES, 0, 256, 176},
+    {"gguf-q6_k", BYTES, 0, 256, 210}, {"gguf-iq4_nl", BYTES, 0, 32, 18}, {"gguf-iq4_xs", BYTES, 0, 256, 136},
+    {"gguf-mxfp4", BYTES, 0, 32, 17},
 };
 constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
 
+std::vector<std::string> format_names() {
+    std::vector<std::string> names;
+    for (const FormatRow& row : FORMATS) names.push_back(row.name);
+    return names;
+}
+
 Format find_format(const std::string& name) {
+    std::string here;
     int i = 0;
     for (const FormatRow& row : FORMATS) {
         if (name == row.name) return Format(i);
-        i++;
+        here += (i++ ? ", " : "") + std::string(row.name);
     }
-    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8, q6, q5, q4, q3 and q2; found " + name);
+    fail("FormatError", "number format: the native kernels have " + here + "; found " + name);
 }
 
 template <class Array>
@@ -98,6 +112,12 @@ void expect_storage(const Array& data, Format format, int64_t out, int64_t in) {
     const FormatRow& row = FORMATS[int(format)];
     if (data.dtype() != row.dtype) fail("ShapeError", std::string("weight: wrong dtype for ") + row.name);
     if (out < 1 || in < 1) fail("ShapeError", "weight: expected at least one row and input, found " + text({out, in}));
+    if (row.block_inputs) {
+        if (in % row.block_inputs)
+            fail("ShapeError", "weight: expected inputs in a multiple of " + std::to_string(row.block_inputs) + " for " +
+                                   row.name + ", found " + std::to_string(in));
+        return expect_shape("weight", data, {out, in / row.block_inputs * row.block_bytes});
+    }
     if (!row.tile_bytes) return expect_shape("weight", data, {out, in});
     expect_shape("weight", data,
                  {(out + TILE_ROWS - 1) / TILE_ROWS, (in + TILE_INPUTS - 1) / TILE_INPUTS, row.tile_bytes});
@@ -254,6 +274,11 @@ class Context {
         int64_t bad = -1;
         call([&](Team* team) { bad = kernels_->quantize(team, &from.matrix, format, counts, thorough, out.data()); });
         return bad;
+    }
+
+    void dequantize(const Leaf& weight, Output<float, 2> out) {
+        expect_shape("out", out, {weight.matrix.out, weight.matrix.in});
+        call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, out.data()); });
     }
 
     double read_bandwidth(int64_t n_bytes) {
@@ -430,9 +455,11 @@ NB_MODULE(_native, m) {
              nb::arg("partial").noconvert(), nb::arg("out").noconvert())
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
              nb::arg("out").noconvert())
+        .def("dequantize", &Context::dequantize, "matrix"_a, nb::arg("out").noconvert())
         .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
         .def("peaks", &Context::peaks)
         .def_prop_ro("kernel_seconds", &Context::kernel_seconds);
+    m.def("formats", format_names);
     m.def("implementations", [] {
         std::vector<std::tuple<std::string, bool>> list;
         for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());

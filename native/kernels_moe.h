@@ -55,21 +55,21 @@ static void moe_pass(Team* team, const MoeCall& call) {
     const Groups groups = group_tokens(team, call);
     const int64_t n = groups.starts[call.n_experts];
     if (!n) return;
-    bool inputs_tiled = false, inputs_plain = false, hidden_tiled = false, hidden_plain = false;
+    bool inputs_rounded = false, inputs_plain = false, hidden_rounded = false, hidden_plain = false;
     for (int64_t u = 0; u < groups.n_used; u++) {
         const ExpertMatrices& m = call.matrices[groups.used[u]];
-        (is_tiled(m.gate.format) ? inputs_tiled : inputs_plain) = true;
-        (is_tiled(m.up.format) ? inputs_tiled : inputs_plain) = true;
-        (is_tiled(m.down.format) ? hidden_tiled : hidden_plain) = true;
+        (is_rounded(m.gate.format) ? inputs_rounded : inputs_plain) = true;
+        (is_rounded(m.up.format) ? inputs_rounded : inputs_plain) = true;
+        (is_rounded(m.down.format) ? hidden_rounded : hidden_plain) = true;
     }
     Tokens x = {inputs_plain ? sort_tokens(team, call, groups) : nullptr, {}, d};
-    if (inputs_tiled) x.tiled = round_tokens(team, call.x, groups.tokens, n, d);
+    if (inputs_rounded) x.rounded = round_tokens(team, call.x, groups.tokens, n, d);
     const int64_t f_blocks = ceil_div(f, INPUTS), token_blocks = ceil_div(groups.most, TOKEN_BLOCK);
     float* plain = nullptr;
     if (hidden_plain)
         plain = static_cast<float*>(team->scratch(team, HIDDEN_PLAIN_SLOT, size_t(n * f) * sizeof(float)));
     Tokens hidden_tokens = {plain, {}, f};
-    if (hidden_tiled) hidden_tokens.tiled = Rounded::allocate(team, HIDDEN_TILED_SLOT, n, f);
+    if (hidden_rounded) hidden_tokens.rounded = Rounded::allocate(team, HIDDEN_ROUNDED_SLOT, n, f);
     const bool small = n * d * f < SMALL_WORK;
     constexpr int64_t ACC = TOKEN_BLOCK * ROWS, HIDDEN = TOKEN_BLOCK * INPUTS;
     float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(2 * ACC + HIDDEN) * sizeof(float)));
@@ -93,7 +93,7 @@ static void moe_pass(Team* team, const MoeCall& call) {
         }
         for (int64_t t = 0; t < n_here; t++) {
             const float* row = hidden + t * INPUTS;
-            if (is_tiled(m.down.format)) round_inputs(row, width, hidden_tokens.tiled.at(block, first + t));
+            if (is_rounded(m.down.format)) round_inputs(row, width, hidden_tokens.rounded.at(block, first + t));
             else memcpy(plain + (first + t) * f + block * INPUTS, row, size_t(width) * sizeof(float));
         }
     });

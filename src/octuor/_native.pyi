@@ -59,12 +59,16 @@ class Context:
     ) -> int:
         """Returns -1, or the first row that holds a number that is not finite."""
 
+    def dequantize(self, matrix: Matrix, out: F32Array) -> None: ...
     def read_bandwidth(self, n_bytes: int) -> float: ...
     def peaks(self) -> list[tuple[str, str, float]]:
         """Kind of number, instruction and 1e9 operations a second, of those that this machine has."""
 
     @property
     def kernel_seconds(self) -> float: ...
+
+def formats() -> list[str]:
+    """Names of the number formats that Matrix takes."""
 
 def implementations() -> list[tuple[str, bool]]:
     """Names of the kernels, plainest first, and whether this machine can run them."""

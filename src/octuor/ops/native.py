@@ -164,8 +164,24 @@ class NativeOps:
             self._context.moe(x, routing.experts, routing.weights, experts, out)
         return out
 
-from octuor.quant.base import Storage, relative_importance
-from octuor.weights import Expert, StreamedExperts, Weight
+    def _moe_streamed(self, x: F32Array, routing: Routing, experts: StreamedExperts, out: F32Array) -> None:
+        """Experts as they come into memory, each one's results kept apart and added in the order of their numbers."""
+        n_used = len(np.unique(routing.experts))
+        partial: F32Array | None = None
+        with closing(experts.visit(routing.experts)) as groups:
+            for held in groups:
+                if len(held) == n_used:
+                    self._context.moe(x, routing.experts, routing.weights, experts, out)
+                    return
+                if partial is None:
+                    partial = np.empty((*routing.experts.shape, x.shape[1]), dtype=np.float32)
+                self._context.moe_part(x, routing.experts, experts, held, partial)
+        if partial is not None:
+            self._context.moe_sum(routing.experts, routing.weights, partial, out)
+
+    def quantize(
+        self, x: NDArray[Any], row: Format, importance: F32Array | None = None, *, thorough: bool = False
+    ) -> NDArray[Any]:
         """Weights to the storage of a format, on all threads for the tiled ones.
 
         x           [out, in] float32, float16, or uint16 holding bfloat16 (the last two for tiled formats only)
