@@ -150,16 +150,16 @@ def _scales(q_scale: Array, q_scale_max: Array, out: int) -> NDArray[np.float32]
     nibbles = (q_scale[:, :, None] >> shifts) & 15
     whole = nibbles.reshape(len(q_scale), -1)[:, :out].astype(np.float32) + 1
     with np.errstate(over="ignore", invalid="ignore"):
-        largest = rounded(q_scale_max.astype(np.float32) / 256, "f16")
+        largest = rounded(q_scale_max.astype(np.float32) * np.float32(1 / 256), "f16")
         return rounded(whole * whole * largest[:, None], "f16")
 
 
 def _unpack(words: Array, bits: int, n: int) -> NDArray[np.float32]:
     """The first n codes of each column, less the code of zero: int32 [words, out] -> float32 [n, out]."""
     units = ceil_div(n, WORD)
-    packed = np.zeros((units * bits, words.shape[1]), dtype=np.uint32)
-    packed[: len(words)] = words.view(np.uint32)
-    packed = packed.reshape(units, bits, -1)
+    padded = np.zeros((units * bits, words.shape[1]), dtype=np.uint32)
+    padded[: len(words)] = words.view(np.uint32)
+    packed = padded.reshape(units, bits, words.shape[1])
     codes = np.empty((units, WORD, words.shape[1]), dtype=np.float32)
     for i in range(WORD):
         word, shift = divmod(i * bits, WORD)

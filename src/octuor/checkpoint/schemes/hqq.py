@@ -54,15 +54,15 @@ def storage_of(settings: Mapping[str, Any], where: str) -> Hqq:
 
     nbits, group_size (None: none), axis, packing, shape; compute_dtype, where it is missing float16
     """
-    bits = {round(bits, 2): bits for bits in PACKED_BITS}.get(_rounded(settings.get("nbits")))
-    if bits is None:
+    bits = _rounded(settings.get("nbits"))
+    if bits not in PACKED_BITS:
         raise _wrong(where, f"nbits among {', '.join(f'{bits:g}' for bits in PACKED_BITS)}", settings.get("nbits"))
     if settings.get("packing") != PACKINGS[PACKED_BITS[bits]]:
         raise _wrong(where, f"packing {PACKINGS[PACKED_BITS[bits]]}", settings.get("packing"))
     shape, axis, group_size = settings.get("shape"), settings.get("axis"), settings.get("group_size")
     if not isinstance(shape, tuple) or len(shape) != 2 or not all(_is_size(length) for length in shape):
         raise _wrong(where, "a shape of two lengths", shape)
-    if not _is_size(axis, least=0) or axis > 1:
+    if type(axis) is not int or axis not in (0, 1):
         raise _wrong(where, "axis 0 or 1", axis)
     if group_size is not None and not _is_size(group_size):
         raise _wrong(where, "a group_size of at least 1", group_size)
@@ -109,14 +109,13 @@ def _text(tensors: TensorStore, name: str) -> str:
     return data[:MAX_TEXT].tobytes().decode("ascii", "replace")
 
 
-def _rounded(value: Any) -> float | None:
-    """A number of bits to two decimals, for 1.58 passes through float32; None for what is no number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return round(value, 2) if is_number and 0 < value < 64 else None
+def _rounded(value: Any) -> float:
+    """A number of bits to two decimals, for 1.58 passes through float32; 0 for what is no such number."""
+    return round(value, 2) if type(value) in (int, float) and 0 < value < 64 else 0.0
 
 
-def _is_size(value: Any, *, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < MAX_GROUP
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 1 <= value < MAX_GROUP
 
 
 def _wrong(where: str, expected: str, found: Any) -> CheckpointError:
