@@ -27,17 +27,18 @@ def pack(codes: NDArray[np.int64], bits: int) -> NDArray[np.generic]:
     return np.asarray(packed).astype(np.int32 if bits == 3 else np.uint8)
 
 
-def hqq_weight(bits: int, axis: int, group: int | None, dtype: type = np.float16) -> tuple[Weight, NDArray[np.float32]]:
+def hqq_weight(bits: int, axis: int, group: int | None, dtype: str = "f16") -> tuple[Weight, NDArray[np.float32]]:
     """A weight of random codes, zeros and scales, and what each of its numbers is."""
     rng = np.random.default_rng(bits)
     size = prod(SHAPE)
     grid = SHAPE if group is None else (size // group, group) if axis else (group, size // group)
     codes = rng.integers(0, 1 << bits, grid)
     of_groups = (grid[0], 1) if axis else (1, grid[1])
-    zero, scale = rng.uniform(0, 1 << bits, of_groups).astype(dtype), rng.uniform(0.01, 0.1, of_groups).astype(dtype)
-    name = {np.float16: "f16", np.float32: "f32"}[dtype]
-    weight = Weight(pack(codes, bits), SHAPE, Hqq(bits, SHAPE, axis, group, name), "w", {"zero": zero, "scale": scale})
-    return weight, ((codes.astype(dtype) - zero) * scale).astype(np.float32).reshape(SHAPE)
+    number = {"f16": np.float16, "f32": np.float32}[dtype]
+    zero = rng.uniform(0, 1 << bits, of_groups).astype(number)
+    scale = rng.uniform(0.01, 0.1, of_groups).astype(number)
+    weight = Weight(pack(codes, bits), SHAPE, Hqq(bits, SHAPE, axis, group, dtype), "w", {"zero": zero, "scale": scale})
+    return weight, ((codes.astype(number) - zero) * scale).astype(np.float32).reshape(SHAPE)
 
 
 @pytest.mark.parametrize(("bits", "axis", "group"), CASES)
@@ -48,7 +49,7 @@ def test_weights_are_their_definition(bits: int, axis: int, group: int | None) -
 
 @pytest.mark.parametrize(("bits", "axis", "group"), CASES)
 def test_rows_are_those_of_the_whole(bits: int, axis: int, group: int | None) -> None:
-    weight, expected = hqq_weight(bits, axis, group, np.float32)
+    weight, expected = hqq_weight(bits, axis, group, "f32")
     for start, stop in ((0, 1), (3, 4), (2, 9), (7, 16), (0, 16)):
         rows = weight.rows(start, stop)
         assert np.array_equal(rows.to_f32(), expected[start:stop])

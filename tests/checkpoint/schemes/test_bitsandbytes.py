@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from octuor.checkpoint.schemes.bitsandbytes import open_bitsandbytes
 from octuor.errors import CheckpointError, OctuorError
+from octuor.weights import Weight
 from tensor_files import read_arrays, store_of
 
 GOLDEN = Path(__file__).parent / "golden" / "bitsandbytes.safetensors"
@@ -22,29 +23,34 @@ STATE = "weight.quant_state.bitsandbytes__nf4"
 Module = dict[str, NDArray[Any]]
 
 
-def find(tmp_path: Path, module: Module, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """A module's numbers through a file and the scheme."""
+def find(tmp_path: Path, module: Module, shape: tuple[int, ...]) -> Weight | None:
+    """A module through a file and the scheme."""
     tensors = {f"model.w.{name}": x for name, x in module.items()}
-    weight = open_bitsandbytes({}, store_of(tmp_path / "model.safetensors", tensors))("model.w", shape, "w")
-    return None if weight is None else weight.to_f32()
+    return open_bitsandbytes({}, store_of(tmp_path / "model.safetensors", tensors))("model.w", shape, "w")
+
+
+def numbers_of(tmp_path: Path, module: Module, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A quantized module's numbers."""
+    weight = find(tmp_path, module, shape)
+    assert weight is not None
+    return weight.to_f32()
 
 
 @pytest.mark.parametrize("case", SHAPES)
 def test_weights_are_what_bitsandbytes_reads(case: str, tmp_path: Path) -> None:
     module = read_arrays(GOLDEN, case)
     expected = module.pop("sha256").tobytes()
-    numbers = find(tmp_path, module, SHAPES[case])
-    assert numbers is not None
+    numbers = numbers_of(tmp_path, module, SHAPES[case])
     assert numbers.shape == SHAPES[case]
     assert hashlib.sha256(numbers.tobytes()).digest() == expected
 
 
 def test_bytes_may_be_stored_as_another_type(tmp_path: Path) -> None:
     module = read_arrays(GOLDEN, "nf4")
-    plain = find(tmp_path, module, SHAPES["nf4"])
+    plain = numbers_of(tmp_path, module, SHAPES["nf4"])
     for dtype in (np.float32, np.float16, np.uint16):
         module["weight"] = read_arrays(GOLDEN, "nf4")["weight"].reshape(-1).view(dtype).reshape(-1, 1)
-        assert np.array_equal(find(tmp_path, module, SHAPES["nf4"]), plain)
+        assert np.array_equal(numbers_of(tmp_path, module, SHAPES["nf4"]), plain)
 
 
 def test_plain_modules_are_left_to_the_reader(tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ WRONG = {
 def test_a_wrong_module_is_refused(case: str, tmp_path: Path) -> None:
     change, message = WRONG[case]
     with pytest.raises(CheckpointError, match=message):
-        find(tmp_path, change(read_arrays(GOLDEN, "nf4-nested")), SHAPES["nf4-nested"])
+        numbers_of(tmp_path, change(read_arrays(GOLDEN, "nf4-nested")), SHAPES["nf4-nested"])
 
 
 @pytest.mark.parametrize(
@@ -118,14 +124,13 @@ def test_a_wrong_module_is_refused(case: str, tmp_path: Path) -> None:
 )
 def test_a_wrong_int8_module_is_refused(change: Callable[[Module], Module], message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
-        find(tmp_path, change(read_arrays(GOLDEN, "int8")), SHAPES["int8"])
+        numbers_of(tmp_path, change(read_arrays(GOLDEN, "int8")), SHAPES["int8"])
 
 
 def test_numbers_that_are_none_are_read_as_they_are(tmp_path: Path) -> None:
     module = read_arrays(GOLDEN, "nf4")
     module["weight.absmax"] = np.full_like(module["weight.absmax"], np.nan)
-    numbers = find(tmp_path, module, SHAPES["nf4"])
-    assert numbers is not None
+    numbers = numbers_of(tmp_path, module, SHAPES["nf4"])
     assert np.isnan(numbers).all()
 
 
@@ -137,7 +142,7 @@ def test_changed_bytes_of_a_quant_state_are_refused_or_read(tmp_path: Path) -> N
         state = golden[STATE].copy()
         state[rng.integers(len(state))] = rng.integers(256)
         try:
-            find(tmp_path, golden | {STATE: state}, SHAPES["nf4-nested"])
+            numbers_of(tmp_path, golden | {STATE: state}, SHAPES["nf4-nested"])
         except OctuorError:
             refused += 1
     assert refused > 100

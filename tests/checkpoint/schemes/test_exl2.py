@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from exl2_writer import Exl2Matrix, quantize_exl2
 from octuor.checkpoint.schemes.exl2 import open_exl2
 from octuor.errors import CheckpointError
+from octuor.weights import Weight
 from tensor_files import store_of
 
 SHAPE = (40, 128)
@@ -23,17 +24,23 @@ def matrix() -> Exl2Matrix:
     return quantize_exl2(x, [(6, 32), (4, 32), (3, 64)], rng)
 
 
-def find(tmp_path: Path, module: dict[str, NDArray[Any]], shape: tuple[int, ...] = SHAPE) -> NDArray[np.float32] | None:
-    """A module's numbers through a file and the scheme."""
+def find(tmp_path: Path, module: dict[str, NDArray[Any]], shape: tuple[int, ...] = SHAPE) -> Weight | None:
+    """A module through a file and the scheme."""
     tensors = {f"model.w.{name}": x for name, x in module.items()}
-    weight = open_exl2({}, store_of(tmp_path / "model.safetensors", tensors))("model.w", shape, "w")
-    return None if weight is None else weight.to_f32()
+    return open_exl2({}, store_of(tmp_path / "model.safetensors", tensors))("model.w", shape, "w")
+
+
+def numbers_of(tmp_path: Path, module: dict[str, NDArray[Any]], shape: tuple[int, ...] = SHAPE) -> NDArray[np.float32]:
+    """A quantized module's numbers."""
+    weight = find(tmp_path, module, shape)
+    assert weight is not None
+    return weight.to_f32()
 
 
 def test_weights_are_those_that_were_written_without_their_padding(tmp_path: Path) -> None:
     written = matrix()
     assert written.tensors["q_weight"].shape[1] == 64
-    assert np.array_equal(find(tmp_path, written.tensors), written.numbers)
+    assert np.array_equal(numbers_of(tmp_path, written.tensors), written.numbers)
 
 
 def test_plain_modules_are_left_to_the_reader(tmp_path: Path) -> None:
@@ -67,12 +74,11 @@ def test_a_wrong_module_is_refused(case: str, tmp_path: Path) -> None:
     changes, message = WRONG[case]
     module = matrix().tensors | changes
     with pytest.raises(CheckpointError, match=message):
-        find(tmp_path, {name: x for name, x in module.items() if x is not None})
+        numbers_of(tmp_path, {name: x for name, x in module.items() if x is not None})
 
 
 def test_numbers_that_are_none_are_read_as_they_are(tmp_path: Path) -> None:
     module = matrix().tensors
     module["q_scale_max"] = np.full_like(module["q_scale_max"], np.nan)
-    numbers = find(tmp_path, module)
-    assert numbers is not None
+    numbers = numbers_of(tmp_path, module)
     assert np.isnan(numbers).all()

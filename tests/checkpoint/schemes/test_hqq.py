@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from octuor.checkpoint.safetensors_file import SafetensorsFile
 from octuor.checkpoint.schemes.hqq import open_hqq
 from octuor.errors import CheckpointError
+from octuor.weights import Weight
 from tensor_files import read_arrays, store_of
 
 GOLDEN = Path(__file__).parent / "golden" / "hqq.safetensors"
@@ -20,11 +21,17 @@ CASES = sorted(name.removesuffix(".sha256") for name in SafetensorsFile(GOLDEN).
 Module = dict[str, NDArray[Any]]
 
 
-def find(tmp_path: Path, module: Module, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """A module's numbers through a file and the scheme."""
+def find(tmp_path: Path, module: Module, shape: tuple[int, ...]) -> Weight | None:
+    """A module through a file and the scheme."""
     tensors = {f"model.w.{name}": x for name, x in module.items()}
-    weight = open_hqq({}, store_of(tmp_path / "model.safetensors", tensors))("model.w", shape, "w")
-    return None if weight is None else weight.to_f32()
+    return open_hqq({}, store_of(tmp_path / "model.safetensors", tensors))("model.w", shape, "w")
+
+
+def numbers_of(tmp_path: Path, module: Module, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A quantized module's numbers."""
+    weight = find(tmp_path, module, shape)
+    assert weight is not None
+    return weight.to_f32()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -32,8 +39,7 @@ def test_weights_are_what_hqq_reads(case: str, tmp_path: Path) -> None:
     module = read_arrays(GOLDEN, case)
     expected = module.pop("sha256").tobytes()
     shape = tuple(module["shape"].tolist())
-    numbers = find(tmp_path, module, shape)
-    assert numbers is not None
+    numbers = numbers_of(tmp_path, module, shape)
     assert numbers.shape == shape
     assert hashlib.sha256(numbers.tobytes()).digest() == expected
 
@@ -83,12 +89,11 @@ def test_a_wrong_module_is_refused(case: str, tmp_path: Path) -> None:
     changes, message = WRONG[case]
     module = read_arrays(GOLDEN, "4") | changes
     with pytest.raises(CheckpointError, match=message):
-        find(tmp_path, {name: x for name, x in module.items() if x is not None}, (6, 16))
+        numbers_of(tmp_path, {name: x for name, x in module.items() if x is not None}, (6, 16))
 
 
 def test_numbers_that_are_none_are_read_as_they_are(tmp_path: Path) -> None:
     module = read_arrays(GOLDEN, "4-axis-0")
     module["scale"] = np.full_like(module["scale"], np.inf)
-    numbers = find(tmp_path, module, (6, 16))
-    assert numbers is not None
+    numbers = numbers_of(tmp_path, module, (6, 16))
     assert not np.isfinite(numbers).any()
