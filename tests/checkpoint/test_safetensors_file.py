@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from octuor.checkpoint import safetensors_file
+from octuor.checkpoint import files
 from octuor.checkpoint.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, write_safetensors
 from octuor.checkpoint.tensors import Tensor
 from octuor.errors import CheckpointError
