@@ -103,7 +103,7 @@ def write_layout(layout: str, path: Path, theirs: Arrays, stacked: Arrays) -> No
         for n, part in enumerate(parts(stacked, 8)):
             write_torch(path / f"consolidated.{n:02d}.pt", part)
     else:
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for n, part in enumerate(parts(theirs, 3), start=1):
             name = f"consolidated-{n:05d}-of-00003.safetensors"
             write_st(path / name, part)

@@ -18,8 +18,8 @@ from octuor.errors import CheckpointError
 from torch_files import write_torch
 
 Arrays = Mapping[str, NDArray[np.float32]]
-ONE = np.float32([1])
-TWO = np.float32([2])
+ONE = np.array([1], np.float32)
+TWO = np.array([2], np.float32)
 
 
 def write(path: Path, arrays: Arrays) -> None:
