@@ -281,6 +281,22 @@ class Context {
         call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, out.data()); });
     }
 
+    void round_block(Input<float, 2> targets, Input<float, 2> weights, Input<float, 2> spread, Input<float, 1> costs,
+                     const std::string& to, Output<uint8_t, 3> out, Output<float, 2> errors) {
+        const Format format = find_format(to);
+        if (!FORMATS[int(format)].tile_bytes) fail("FormatError", "round_block: expected a tiled format, found " + to);
+        const int64_t n_rows = int64_t(targets.shape(0)), inputs = 256;
+        expect_shape("round_block targets", targets, {n_rows, inputs});
+        expect_shape("round_block weights", weights, {n_rows, inputs});
+        expect_shape("round_block errors", errors, {n_rows, inputs});
+        expect_shape("round_block spread", spread, {inputs, inputs});
+        expect_shape("round_block costs", costs, {inputs});
+        expect_storage(out, format, n_rows, inputs);
+        const RoundCall c = {targets.data(), weights.data(), n_rows,     spread.data(),
+                             costs.data(),   format,         out.data(), errors.data()};
+        call([&](Team* team) { kernels_->round_block(team, &c); });
+    }
+
     double read_bandwidth(int64_t n_bytes) {
         double rate = 0;
         call([&](Team* team) { rate = octuor::read_bandwidth(team, size_t(n_bytes)); });
@@ -456,6 +472,9 @@ NB_MODULE(_native, m) {
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
              nb::arg("out").noconvert())
         .def("dequantize", &Context::dequantize, "matrix"_a, nb::arg("out").noconvert())
+        .def("round_block", &Context::round_block, nb::arg("targets").noconvert(), nb::arg("weights").noconvert(),
+             nb::arg("spread").noconvert(), nb::arg("costs").noconvert(), "to"_a, nb::arg("out").noconvert(),
+             nb::arg("errors").noconvert())
         .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
         .def("peaks", &Context::peaks)
         .def_prop_ro("kernel_seconds", &Context::kernel_seconds);

@@ -109,6 +109,18 @@ struct Peak {
     void (*run)(int64_t rounds);
 };
 
+// 256 inputs of a matrix to a tiled format with error feedback, as quant/feedback.py's round_block.
+struct RoundCall {
+    const float* targets;  // [out, 256] what to round: the weights, and what earlier inputs' errors ask of them
+    const float* weights;  // [out, 256]
+    int64_t out;
+    const float* spread;  // [256, 256] how much of input j's error is added to the target of input k > j
+    const float* costs;   // [256] how much a squared difference from the target counts
+    Format to;
+    uint8_t* storage;  // one tile for each 64 rows
+    float* errors;     // [out, 256] weights less what they were rounded to
+};
+
 struct Kernels {
     void (*embed)(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out);
     void (*rms_norm)(Team*, const float* x, const float* weight, int64_t n_tokens, int64_t dim, float eps, float* out);
@@ -124,6 +136,7 @@ struct Kernels {
     // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
     // importance [in]: how much the squared error of each input's weights counts; null: all alike.
     int64_t (*quantize)(Team*, const Matrix* from, Format to, const float* importance, bool thorough, uint8_t* storage);
+    void (*round_block)(Team*, const RoundCall*);
     // out [out, in]: the weights themselves.
     void (*dequantize)(Team*, const Matrix* weight, float* out);
     const Peak *int8_peak, *f32_peak, *bf16_peak;
