@@ -101,6 +101,7 @@ class Store:
         self._fill: deque[Slot] = deque()  # to be read where memory is free
         self._on_fill: OnFill | None = None
         self._fill_bytes = 0
+        self._n_hungry = 0  # experts that somebody waits for and that have no memory yet
         self._hits = self._misses = self._in_flight = self._read_bytes = 0
         self._wait_s = 0.0
 
@@ -161,7 +162,10 @@ class Store:
                     error, slot.error = slot.error, None
                     raise error
             began = time.perf_counter()
+            n_hungry = sum(not slot.has_memory for slot in pending)
+            self._n_hungry += n_hungry
             self._changed.wait()
+            self._n_hungry -= n_hungry
             self._wait_s += time.perf_counter() - began
 
     def _pin(self, slot: Slot, pinned: list[Slot]) -> None:
@@ -175,8 +179,7 @@ class Store:
         for slot in list(group):
             slot.pins -= 1
             pinned.remove(slot)
-        if group:
-            self._changed.notify_all()
+        self._changed.notify_all()
 
     # ---- memory ----------------------------------------------------------------------------------
 
@@ -260,6 +263,8 @@ class Store:
         )
 
     def _read_ahead(self) -> None:
+        if self._n_hungry:  # memory is for those who wait for it
+            return
         n = sum(slot.job is not None and not slot.pins for slot in self._all)
         for wanted in (self._wishes, self._fill):
             while wanted and n < AHEAD:
