@@ -164,8 +164,10 @@ class Store:
             began = time.perf_counter()
             n_hungry = sum(not slot.has_memory for slot in pending)
             self._n_hungry += n_hungry
-            self._changed.wait()
-            self._n_hungry -= n_hungry
+            try:
+                self._changed.wait()
+            finally:
+                self._n_hungry -= n_hungry
             self._wait_s += time.perf_counter() - began
 
     def _pin(self, slot: Slot, pinned: list[Slot]) -> None:
