@@ -40,7 +40,7 @@
 namespace octuor::OCTUOR_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, quantize, dequantize,
+const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, moe_sum, quantize, dequantize,
                          &int8_peak, &f32_peak, &bf16_peak};
 
 }  // namespace octuor::OCTUOR_ISA

@@ -92,7 +92,7 @@ struct AttentionCall {
 };
 
 struct ExpertMatrices {
-    Matrix gate, up, down;  // [F, D], [F, D], [D, F]; data null where no token has chosen the expert
+    Matrix gate, up, down;  // [F, D], [F, D], [D, F]; data null: no token has chosen it, or it is not in this call
 };
 
 struct MoeCall {
@@ -103,6 +103,7 @@ struct MoeCall {
     const float* weights;    // [T, A]
     int64_t n_chosen, n_experts;
     const ExpertMatrices* matrices;  // [E]
+    float* partial;  // [T, A, D]: what each token's experts give, unweighted and not summed; null: into out instead
 };
 
 struct RouteCall {
@@ -130,8 +131,11 @@ struct Kernels {
     void (*attention)(Team*, const AttentionCall*);
     void (*route)(const RouteCall*);
     void (*moe)(Team*, const MoeCall*);
+    // out from partial, once every expert has been in a call; to the last bit what one call gives.
+    void (*moe_sum)(Team*, const MoeCall*);
     // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
-    int64_t (*quantize)(Team*, const Matrix* from, Format to, uint8_t* storage);
+    // importance [in]: how much the squared error of each input's weights counts; null: all alike.
+    int64_t (*quantize)(Team*, const Matrix* from, Format to, const float* importance, bool thorough, uint8_t* storage);
     // out [out, in]: the weights themselves.
     void (*dequantize)(Team*, const Matrix* weight, float* out);
     const Peak *int8_peak, *f32_peak, *bf16_peak;

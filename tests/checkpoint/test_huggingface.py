@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.huggingface import open_huggingface, write_huggingface
+from octuor.checkpoint.huggingface import open_huggingface
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import BF16, F16, F32, Q4, Format
 from octuor.quant.plain import from_bf16, to_bf16
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.weights import weight_shapes
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -152,8 +153,8 @@ def test_an_unknown_quantization_is_named(folder: Any) -> None:
 
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
-    (path / "model.safetensors").rename(path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"found pytorch_model.bin"):
+    (path / "model.safetensors").rename(path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"found weights.safetensors"):
         open_huggingface(path)
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from command_line import octuor
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.huggingface import write_huggingface
 from octuor.quant import F32
 from octuor.tokenizer import find_mistral_common_tokenizer
+from octuor.tools.export.huggingface import write_huggingface
 from tiny_models import TINY
 from toys import random_values
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from octuor.checkpoint import gguf, huggingface, pack
+from octuor.checkpoint import gguf, huggingface, mistral, pack
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.errors import CheckpointError
 
-READERS: tuple[Reader, ...] = (pack.READER, gguf.READER, huggingface.READER)
+READERS: tuple[Reader, ...] = (pack.READER, gguf.READER, mistral.READER, huggingface.READER)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = (".octuor", ".safetensors", ".json", ".gguf", ".pt", ".pth", ".bin")
@@ -48,7 +48,7 @@ def is_hub_id(text: str) -> bool:
 def _found(path: Path) -> str:
     """What lies at the path, and what to do where that is a common mistake."""
     if path.is_file():
-        if (path.parent / "config.json").is_file():
+        if any((path.parent / name).is_file() for name in ("config.json", mistral.PARAMS)):
             return f"one file of a checkpoint; name its folder, {path.parent}"
         return f"a file of another kind ({path.name})"
     names = sorted(entry.name for entry in path.iterdir())

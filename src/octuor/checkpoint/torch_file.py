@@ -26,6 +26,7 @@ from octuor.errors import CheckpointError
 from octuor.quant.base import Array
 
 SUFFIXES = (".pt", ".pth", ".bin")
+PICKLE = 0x80  # what a pickle begins with
 MAX_DIMENSIONS = 8
 MAX_EMPTY = 1 << 40  # lengths of an empty tensor, multiplied without the zeros
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -98,10 +99,13 @@ class TorchFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = MappedFile(path)
+        self.file.refuse_pointer()
         if self.file.bytes[: len(MAGIC)].tobytes() == MAGIC:
             views, begins = self._read_zip()
-        else:
+        elif self.file.bytes[0] == PICKLE:
             views, begins = self._read_legacy()
+        else:
+            raise self._bad("a file of torch.save, found another kind of file")
         self._strides: dict[str, tuple[int, ...]] = {}
         self.tensors: dict[str, Tensor] = {}
         for name, view in views.items():

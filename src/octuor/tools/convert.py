@@ -76,27 +76,43 @@ def convert(
     began = time.perf_counter()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     formats = choose_formats(checkpoint.config, format_name, overrides or {})
-    make_tiles = quantize or native_quantizer()
-    total, done = checkpoint.n_bytes, 0
-
-    def pieces(name: str) -> Iterator[Array]:
-        nonlocal done
-        first_row = 0
-        for block in _blocks(checkpoint.get(name)):
-            yield _convert_block(block, first_row, formats[name], make_tiles)
-            for array in (block.data, *block.parts.values()):
-                drop_pages(array)
-            first_row += block.shape[0]
-            done += block.nbytes
-            if progress is not None:
-                progress(done, total)
-
+    stream = WeightStream(checkpoint, quantize or native_quantizer(), progress)
     data = checkpoint.tokenizer_bytes()
     tokenizer = None
     if data is not None and checkpoint.tokenizer_kind is not None:
         tokenizer = TokenizerFile(checkpoint.tokenizer_kind, data)
-    bytes_out = write_pack(out, checkpoint.config, formats, pieces, tokenizer, overwrite=overwrite)
-    return ConvertReport(out, total, bytes_out, time.perf_counter() - began)
+    bytes_out = write_pack(
+        out, checkpoint.config, formats, lambda name: stream.pieces(name, formats[name]), tokenizer, overwrite=overwrite
+    )
+    return ConvertReport(out, stream.done, bytes_out, time.perf_counter() - began)
+
+
+class WeightStream:
+    """A checkpoint's weights on their way into a file: block by block, the source's pages let go behind each.
+
+    done  bytes of the source that were read
+    """
+
+    def __init__(self, checkpoint: Checkpoint, quantize: Quantize, progress: Progress | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.done = 0
+        self._quantize, self._progress = quantize, progress
+        self._total = 0 if progress is None else checkpoint.n_bytes
+
+    def pieces(self, name: str, target: Format) -> Iterator[Array]:
+        """A weight's storage in the target format, cut between rows.
+
+        Raises CheckpointError where a weight is not finite, or too large for the target, naming the row.
+        """
+        first_row = 0
+        for block in _blocks(self.checkpoint.get(name)):
+            yield _convert_block(block, first_row, target, self._quantize)
+            for array in (block.data, *block.parts.values()):
+                drop_pages(array)
+            first_row += block.shape[0]
+            self.done += block.nbytes
+            if self._progress is not None:
+                self._progress(self.done, self._total)
 
 
 def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str, str]) -> dict[str, Format]:

@@ -30,7 +30,7 @@ def main() -> None:
             data = quantize(library, row, x)
             found[row.name] = data
             found[row.name + ".sha256"] = np.array(hashlib.sha256(dequantize(library, row, data).tobytes()).hexdigest())
-    np.savez_compressed(GOLDEN, **found)
+    np.savez_compressed(GOLDEN, **found)  # type: ignore[arg-type]
 
 
 def quantize(library: ctypes.CDLL, row: Blocks, x: np.ndarray) -> np.ndarray:

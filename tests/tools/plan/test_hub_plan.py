@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from command_line import environment, program
-from octuor.checkpoint.huggingface import write_huggingface
 from octuor.quant import F16
+from octuor.tools.export.huggingface import write_huggingface
 from tiny_models import TINY
 from toys import random_values
 
