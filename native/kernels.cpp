@@ -26,6 +26,8 @@
 #endif
 #include "kernels_inputs.h"
 #include "kernels_blocks.h"
+#include "formats_turned.h"
+#include "kernels_turned.h"
 #include "kernels_linear.h"
 #include "kernels_norm.h"
 #include "kernels_attention_blocks.h"
