@@ -55,8 +55,8 @@ MODELS = {
 class Errors:
     """How far our reading of a sample is from its program's.
 
-    weights   largest difference of a quantized weight from the program's dequantizer's
-    n_weights quantized matrices compared
+    weights    largest difference of a quantized weight from the program's dequantizer's
+    n_weights  quantized matrices compared
     """
 
     weights: float
@@ -115,6 +115,7 @@ def compare_weights(sample: Path) -> Errors:
                 same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
                 largest = max(largest, float(np.abs(np.where(same, 0, ours - theirs)).max()))
                 rest.remove(module)
+        assert expected.files, f"{sample}: nothing to compare"
         assert not rest, f"not found in the model: {sorted(rest)[:3]}"
         return Errors(largest, len(expected.files))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.checkpoint.huggingface_config import read_config
 from octuor.checkpoint.schemes import open_scheme, read_settings
-from octuor.checkpoint.shards import open_index, open_parts
+from octuor.checkpoint.shards import open_index, open_numbered, open_parts
 from octuor.checkpoint.tensors import TensorStore
 from octuor.checkpoint.torch_file import SUFFIXES
 from octuor.config import ModelConfig
@@ -37,6 +37,7 @@ _PARTS = {
     "moe_norm": "post_attention_layernorm.weight",
     "router": "block_sparse_moe.gate.weight",
 }
+_SPARSE = "block_sparse_moe"
 _EXPERT_PARTS = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
@@ -114,14 +115,18 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
         return [Place(f"{at}mlp.{projection}_proj.weight", shape)]
     e, d, f = config.n_experts, config.dim, config.hidden_dim
     whole = Place(f"{at}block_sparse_moe.experts.{expert}.{_EXPERT_PARTS[projection]}.weight", shape)
-    alone = Place(f"{at}mlp.experts.{expert}.{projection}_proj.weight", shape)  # quantizers' of transformers 5
+    # Quantizers take the modules of transformers 5 apart again, and name them each in its own way.
+    apart = [Place(f"{at}{part}.experts.{expert}.{projection}_proj.weight", shape) for part in ("mlp", _SPARSE)]
     if projection == "down":
-        return [whole, alone, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
+        return [whole, *apart, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
     rows = slice(0, f) if projection == "gate" else slice(f, 2 * f)
-    return [whole, alone, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
+    return [whole, *apart, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
 
 
 def _open_shards(path: Path) -> TensorStore:
+    outputs = sorted(file.name for file in path.glob("output*.safetensors"))
+    if outputs:  # ExLlamaV2's, perhaps beside the index of the model that it quantized
+        return open_numbered(path, outputs)
     for index, single in ((INDEX, SINGLE), (BIN_INDEX, BIN_SINGLE)):
         if (path / index).is_file():
             return open_index(path / index)

@@ -6,7 +6,7 @@ PackedQuantizationCompressor and IntQuantizationCompressor do (the result is bit
 packed      weight_packed      int32 [out, in * bits / 32]: code + 2^(bits - 1), one stream of bits a row, lowest first
             weight_scale       [out, G] bfloat16, float16 or float32
             weight_zero_point  int32 [out * bits / 32, G], packed likewise along the outputs; none where symmetric
-            weight_g_idx       int32 [in]: the group of each input; -1 in all: they lie side by side
+            weight_g_idx       int32 [in]: the group of each input; -1 among them: they lie side by side
 bytes       weight             int8 [out, in]
             weight_scale       [out, 1] or [1, 1]
             weight_zero_point  int8, of the scale's shape; none where symmetric
@@ -76,7 +76,7 @@ class Packed:
         """As in Storage."""
         half = np.int16(1 << (self.bits - 1))
         zeros, groups = parts.get("zero_point"), parts.get("g_idx")
-        if groups is not None and (groups == -1).all():
+        if groups is not None and (groups == -1).any():
             groups = None
         middle = np.full((1, 1), half) if zeros is None else unpack_bits(zeros.T, self.bits, shape[0]).T
         spread = np.broadcast_to(middle, parts["scale"].shape)
