@@ -13,7 +13,7 @@ from pathlib import Path
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.checkpoint.huggingface_config import read_config
 from octuor.checkpoint.schemes import open_scheme, read_settings
-from octuor.checkpoint.shards import open_index, open_parts
+from octuor.checkpoint.shards import open_index, open_numbered, open_parts
 from octuor.checkpoint.tensors import TensorStore
 from octuor.checkpoint.torch_file import SUFFIXES
 from octuor.config import ModelConfig
@@ -124,6 +124,9 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
 
 
 def _open_shards(path: Path) -> TensorStore:
+    outputs = sorted(file.name for file in path.glob("output*.safetensors"))
+    if outputs:  # ExLlamaV2's, perhaps beside the index of the model that it quantized
+        return open_numbered(path, outputs)
     for index, single in ((INDEX, SINGLE), (BIN_INDEX, BIN_SINGLE)):
         if (path / index).is_file():
             return open_index(path / index)

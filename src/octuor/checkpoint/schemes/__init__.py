@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from octuor.checkpoint.schemes import awq, bitsandbytes, compressed, fp8, gptq
+from octuor.checkpoint.schemes import awq, bitsandbytes, compressed, exl2, fp8, gptq, hqq
 from octuor.checkpoint.schemes.base import Finder, Scheme
 from octuor.checkpoint.tensors import TensorStore
 from octuor.errors import CheckpointError
 
 SCHEMES: tuple[Scheme, ...] = (
     bitsandbytes.SCHEME,
+    hqq.SCHEME,
     gptq.SCHEME,
     awq.SCHEME,
     compressed.SCHEME,
     fp8.SCHEME,
+    exl2.SCHEME,
 )
 BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 

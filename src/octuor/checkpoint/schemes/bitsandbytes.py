@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from octuor.checkpoint.schemes.base import Finder, Scheme
+from octuor.checkpoint.schemes.base import Finder, Scheme, refuse_bias
 from octuor.checkpoint.tensors import TensorStore
 from octuor.errors import CheckpointError
 from octuor.quant.base import Array, ceil_div
@@ -38,6 +38,7 @@ def open_bitsandbytes(settings: Mapping[str, Any], tensors: TensorStore) -> Find
     def find(module: str, shape: tuple[int, ...], name: str) -> Weight | None:
         if len(shape) != 2:
             return None
+        refuse_bias(tensors, module)
         weight = f"{module}.weight"
         kinds = [kind for kind in QUANT_TYPES if f"{weight}.quant_state.bitsandbytes__{kind}" in tensors]
         if kinds:
