@@ -12,7 +12,7 @@ from octuor.checkpoint import open_checkpoint
 from toys import relative_error
 
 LOGIT_TOLERANCE = 1e-5  # float32 sums in another order
-OWN_TOLERANCE = 1e-2  # transformers rounds dequantized weights to the model's float16
+OWN_TOLERANCE = 2e-3  # transformers rounds dequantized weights to the model's float16
 SAMPLES = ("fp8-blocks", "fp8-small-blocks", "fp8-matrix", "fp8-blocks-pocket")
 
 

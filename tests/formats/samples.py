@@ -25,10 +25,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from octuor.checkpoint import Checkpoint, open_checkpoint
-from octuor.checkpoint.huggingface import places_of, write_huggingface
+from octuor.checkpoint.huggingface import places_of
 from octuor.config import ModelConfig
 from octuor.ops.reference import ReferenceOps
 from octuor.quant import F16
+from octuor.tools.export.huggingface import write_huggingface
 from toys import F32Array, Toy, random_values, relative_error
 
 HERE = Path(__file__).parent

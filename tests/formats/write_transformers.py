@@ -1,4 +1,4 @@
-"""FP8 samples by transformers' fine-grained FP8 on a CPU: its quantizing step for each matrix, blocks or whole matrices.
+"""FP8 samples by transformers' fine-grained FP8 on a CPU: its quantizing step for each matrix, by blocks or whole.
 
 expected.npz is what its dequantizing step gives; own_logits.npy are those of the folder loaded by transformers, which
 dequantizes it where there is no GPU. Run by live_transformers.py; the parity environment has all that it needs.

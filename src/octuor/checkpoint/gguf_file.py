@@ -30,6 +30,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMENSIONS = 4
 MAX_STRINGS = 1 << 21  # in one file, names and keys too: a vocabulary and its merges are under a million
+MAX_NAME_BYTES = 256  # errors show names; llama.cpp has up to 63 for tensors
 ALIGNMENT = 32  # where the metadata names no other
 
 _STRING, _ARRAY = 8, 9
@@ -261,12 +262,13 @@ class _Header:
     def name(self, what: str) -> str:
         """A string that names something."""
         raw = self._string(what)
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
+        name = raw.decode(errors="replace")
+        if not name.isprintable() or name.encode() != raw or len(raw) > MAX_NAME_BYTES:
             raise CheckpointError(
-                f"{self.path}: expected {what} in UTF-8, found {raw[:40]!r}; download it again"
-            ) from error
+                f"{self.path}: expected {what} of up to {MAX_NAME_BYTES} printable characters, found "
+                f"{raw[:40]!r}; download it again"
+            )
+        return name
 
     def u32(self, what: str) -> int:
         """The next number of 4 bytes."""

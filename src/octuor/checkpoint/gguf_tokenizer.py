@@ -9,6 +9,7 @@ Source: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import pack
 
 import numpy as np
@@ -20,6 +21,7 @@ from octuor.tokenizer.base import BLANK
 
 _AT = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
+_LAST = -1e9  # the score that Mistral gives to pieces of blanks
 _BPE = 2  # TrainerSpec.ModelType
 _VARINT, _BYTES = 0, 2  # kinds of fields
 
@@ -37,6 +39,12 @@ def sentencepiece_model(file: GgufFile, vocab_size: int) -> bytes | None:
             f"{file.path}: expected 1 to {vocab_size} tokens, one for each row of the embedding, found {len(pieces)}; "
             "download it again"
         )
+    try:
+        b"\n".join(pieces).decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"{file.path}: expected tokens in UTF-8, found {error.reason}; download it again"
+        ) from error
     unknown, bos, eos = (
         _special(file, name, default, len(pieces)) for name, default in (("unknown", 0), ("bos", 1), ("eos", 2))
     )
@@ -44,7 +52,7 @@ def sentencepiece_model(file: GgufFile, vocab_size: int) -> bytes | None:
     types[[bos, eos]] = _CONTROL
     types[types == _UNKNOWN] = _CONTROL
     types[unknown] = _UNKNOWN  # it may stand there as a control token, and there has to be one
-    scores = _scores(file, types)
+    scores = _scores(file, types, pieces)
     model = bytearray()
     for piece, score, kind in zip(pieces, scores.tolist(), types.tolist(), strict=True):
         text = piece.replace(b" ", BLANK.encode()) if kind == _USER_DEFINED else piece
@@ -76,14 +84,20 @@ def _types(file: GgufFile, n: int) -> Array:
     return types.astype(np.int32)
 
 
-def _scores(file: GgufFile, types: Array) -> Array:
-    """Scores, which say what is merged first; where all are alike (files made without a tokenizer.model), by id."""
+def _scores(file: GgufFile, types: Array, pieces: Sequence[bytes]) -> Array:
+    """Scores, which say what is merged first.
+
+    Files made without a tokenizer.model have one score for all. Mistral's order is that of ids, blanks alone last.
+    """
     by_id = -np.arange(len(types), dtype=np.float32)
     scores = _column(file, "scores", len(types), by_id).astype(np.float32)
     if not np.isfinite(scores).all():
         raise CheckpointError(f"{file.path}: expected finite {_AT}scores, found NaN or infinity; download it again")
     normal = scores[types == _NORMAL]
-    return by_id if normal.size and (normal == normal[0]).all() else scores
+    if not normal.size or (normal != normal[0]).any():
+        return scores
+    are_blanks = [not piece.replace(BLANK.encode(), b"") for piece in pieces]
+    return np.where(are_blanks, np.float32(_LAST), by_id)
 
 
 def _column(file: GgufFile, name: str, n: int, default: Array) -> Array:

@@ -73,7 +73,7 @@ def _weight_map(index: Path) -> Mapping[str, str]:
         raise CheckpointError(
             f"{index}: expected a JSON object with weight_map, found {error!r}; download it again"
         ) from error
-    strange = [name for name in names if type(name) is not str or Path(name).name != name or "\0" in name]
+    strange = [name for name in names if type(name) is not str or not name or Path(name).name != name or "\0" in name]
     if strange or not names:
         raise CheckpointError(
             f"{index}: expected names of files beside it as weight_map's values, found {str(strange[:1])[:80]}; "

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ SPELLED = {f"q{n}_k": f"q{n}_K" for n in range(2, 9)}  # in C
 def main() -> None:
     library = ctypes.CDLL(sys.argv[1])
     x = np.random.default_rng(11).standard_normal(SHAPE).astype(np.float32)
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     for row in TYPES.values():
         if row.plain is None:
             data = quantize(library, row, x)

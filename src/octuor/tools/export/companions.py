@@ -11,7 +11,8 @@ from octuor.errors import CheckpointError
 from octuor.tokenizer import Tokenizer, open_tokenizer
 
 CARRIED = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
-# Conversations as tokenizer/instruct.py encodes them. In v1 files [INST] is text, in later ones a control token.
+# Conversations as tokenizer/instruct.py encodes them. In v1 files [INST] is text, in later ones a control token; a
+# blank goes before what follows a control token, which tokenizers add themselves.
 _LOOP = (
     "{{{{ bos_token }}}}"
     "{{% if messages[0]['role'] == 'system' %}}{{% set system = messages[0]['content'] %}}"
@@ -24,8 +25,8 @@ _LOOP = (
     "{{% else %}}{{{{ raise_exception('expected the roles user and assistant after a system message') }}}}"
     "{{% endif %}}{{% endfor %}}"
 )
-_V1 = _LOOP.format(inst=" [INST] ", system_at="loop.first", end=" [/INST]", reply=" ", trim="")
-_V3 = _LOOP.format(inst="[INST] ", system_at="loop.last", end="[/INST]", reply=" ", trim=".rstrip()")
+_V1 = _LOOP.format(inst="[INST] ", system_at="loop.first", end=" [/INST]", reply=" ", trim="")
+_V3 = _LOOP.format(inst="[INST]", system_at="loop.last", end="[/INST]", reply="", trim=".rstrip()")
 
 
 def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -67,13 +68,12 @@ def tokenizer_config(tokenizer: Tokenizer) -> bytes:
     """A tokenizer_config.json with which transformers' AutoTokenizer reads the tokenizer beside it as the model's."""
     names = {token_id: name for name, token_id in tokenizer.control_ids.items()}
     data: dict[str, Any] = {
-        "tokenizer_class": "LlamaTokenizer",
+        "tokenizer_class": "PreTrainedTokenizerFast",  # tokenizer.json as it is
         "add_bos_token": True,
         "add_eos_token": False,
         "bos_token": names[tokenizer.bos_id],
         "eos_token": names[tokenizer.eos_id],
         "unk_token": "<unk>",
-        "legacy": True,  # a blank before text after a control token, as the model was trained
         "clean_up_tokenization_spaces": False,
         "chat_template": template_for(tokenizer),
     }

@@ -21,6 +21,7 @@ from octuor.quant.base import Array
 from octuor.tokenizer.registry import tokenizer_kind
 from octuor.tools.convert import WeightStream
 from octuor.tools.export.companions import checkpoint_tokenizer, tokenizer_config, tokenizer_files
+from octuor.tools.export.tokenizer_json import tokenizer_json
 from octuor.weights import weight_shapes
 
 FORMATS = ("bf16", "f16", "f32")
@@ -39,6 +40,8 @@ def export_huggingface(stream: WeightStream, out: Path, format_name: str, overwr
     files = tokenizer_files(checkpoint)
     tokenizer = checkpoint_tokenizer(checkpoint)
     if tokenizer is not None:
+        if "tokenizer.json" not in files:
+            files["tokenizer.json"] = tokenizer_json(files["tokenizer.model"])
         files.setdefault("tokenizer_config.json", tokenizer_config(tokenizer))
     pieces = lambda name: stream.pieces(name, row)  # noqa: E731
     return write_folder(out, checkpoint.config, row, pieces, files, overwrite=overwrite)
