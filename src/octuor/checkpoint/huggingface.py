@@ -135,9 +135,13 @@ def _open_shards(path: Path) -> TensorStore:
             return open_index(path / index)
         if (path / single).is_file():
             return open_parts(path, [single])
+    # Quantizers used to choose names of their own, such as gptq_model-4bit-128g.safetensors.
+    indices = sorted(path.glob("*.safetensors.index.json"))
+    if len(indices) == 1:
+        return open_index(indices[0])
     named = sorted(file.name for file in path.glob("*.safetensors") if not file.name.startswith("consolidated"))
     if len(named) == 1:
-        return open_parts(path, named)  # such as gptq_model-4bit-128g.safetensors
+        return open_parts(path, named)
     others = sorted(file.name for file in path.iterdir() if file.suffix in (".safetensors", *SUFFIXES))
     raise CheckpointError(
         f"{path}: expected {SINGLE}, {INDEX}, {BIN_SINGLE} or {BIN_INDEX}, "
