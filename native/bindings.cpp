@@ -69,28 +69,42 @@ void expect_range(const char* what, const int32_t* values, int64_t n, int64_t en
                                      ", found " + std::to_string(values[i]) + " at place " + std::to_string(i));
 }
 
-// A row of quant.FORMATS.
+// A row of quant.FORMATS, or a storage of another program.
 struct FormatRow {
     const char* name;
     nb::dlpack::dtype dtype;
-    int64_t tile_bytes;  // 0: plain
+    int64_t tile_bytes = 0;                   // of a tiled format
+    int64_t block_inputs = 0, block_bytes = 0;  // of rows of blocks
 };
 constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(nb::dlpack::dtype_code::Float);
+constexpr nb::dlpack::dtype BYTES = {UINT, 8, 1};
 const FormatRow FORMATS[] = {
     // in the order of enum Format
-    {"f32", {FLOAT, 32, 1}, 0},  {"f16", {FLOAT, 16, 1}, 0}, {"bf16", {UINT, 16, 1}, 0},
-    {"q8", {UINT, 8, 1}, 16512}, {"q6", {UINT, 8, 1}, 13056}, {"q5", {UINT, 8, 1}, 11008},
-    {"q4", {UINT, 8, 1}, 8960},  {"q3", {UINT, 8, 1}, 6912},  {"q2", {UINT, 8, 1}, 4864},
+    {"f32", {FLOAT, 32, 1}}, {"f16", {FLOAT, 16, 1}}, {"bf16", {UINT, 16, 1}},
+    {"q8", BYTES, 16512}, {"q6", BYTES, 13056}, {"q5", BYTES, 11008},
+    {"q4", BYTES, 8960},  {"q3", BYTES, 6912},  {"q2", BYTES, 4864},
+    {"gguf-q4_0", BYTES, 0, 32, 18},   {"gguf-q4_1", BYTES, 0, 32, 20},   {"gguf-q5_0", BYTES, 0, 32, 22},
+    {"gguf-q5_1", BYTES, 0, 32, 24},   {"gguf-q8_0", BYTES, 0, 32, 34},   {"gguf-q2_k", BYTES, 0, 256, 84},
+    {"gguf-q3_k", BYTES, 0, 256, 110}, {"gguf-q4_k", BYTES, 0, 256, 144}, {"gguf-q5_k", BYTES, 0, 256, 176},
+    {"gguf-q6_k", BYTES, 0, 256, 210}, {"gguf-iq4_nl", BYTES, 0, 32, 18}, {"gguf-iq4_xs", BYTES, 0, 256, 136},
+    {"gguf-mxfp4", BYTES, 0, 32, 17},
 };
 constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
 
+std::vector<std::string> format_names() {
+    std::vector<std::string> names;
+    for (const FormatRow& row : FORMATS) names.push_back(row.name);
+    return names;
+}
+
 Format find_format(const std::string& name) {
+    std::string here;
     int i = 0;
     for (const FormatRow& row : FORMATS) {
         if (name == row.name) return Format(i);
-        i++;
+        here += (i++ ? ", " : "") + std::string(row.name);
     }
-    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8, q6, q5, q4, q3 and q2; found " + name);
+    fail("FormatError", "number format: the native kernels have " + here + "; found " + name);
 }
 
 template <class Array>
@@ -98,6 +112,12 @@ void expect_storage(const Array& data, Format format, int64_t out, int64_t in) {
     const FormatRow& row = FORMATS[int(format)];
     if (data.dtype() != row.dtype) fail("ShapeError", std::string("weight: wrong dtype for ") + row.name);
     if (out < 1 || in < 1) fail("ShapeError", "weight: expected at least one row and input, found " + text({out, in}));
+    if (row.block_inputs) {
+        if (in % row.block_inputs)
+            fail("ShapeError", "weight: expected inputs in a multiple of " + std::to_string(row.block_inputs) + " for " +
+                                   row.name + ", found " + std::to_string(in));
+        return expect_shape("weight", data, {out, in / row.block_inputs * row.block_bytes});
+    }
     if (!row.tile_bytes) return expect_shape("weight", data, {out, in});
     expect_shape("weight", data,
                  {(out + TILE_ROWS - 1) / TILE_ROWS, (in + TILE_INPUTS - 1) / TILE_INPUTS, row.tile_bytes});
@@ -212,41 +232,53 @@ class Context {
 
     void moe(Input<float, 2> x, Input<int32_t, 2> experts, Input<float, 2> weights, nb::sequence all,
              Output<float, 2> out) {
-        const int64_t n = int64_t(x.shape(0)), n_experts = int64_t(nb::len(all));
-        MoeCall m = {};
-        m.x = x.data(), m.out = out.data(), m.experts = experts.data(), m.weights = weights.data();
-        m.n_tokens = n, m.dim = int64_t(x.shape(1)), m.n_chosen = int64_t(experts.shape(1)), m.n_experts = n_experts;
-        expect_shape("weights", weights, {n, m.n_chosen});
-        expect_shape("experts", experts, {n, m.n_chosen});
-        expect_shape("out", out, {n, m.dim});
-        expect_range("experts", m.experts, n * m.n_chosen, n_experts);
-        if (!n) return;
-        std::vector<ExpertMatrices> matrices(size_t(n_experts), ExpertMatrices{});
-        std::vector<nb::object> used;  // alive until the call is over: a streamed expert may have no other owner
-        for (int64_t i = 0; i < n * m.n_chosen; i++) {
-            ExpertMatrices& at = matrices[size_t(m.experts[i])];
-            if (at.gate.data) continue;
-            nb::object expert = all[size_t(m.experts[i])];
-            at.gate = leaf(expert, "gate", used), at.up = leaf(expert, "up", used),
-            at.down = leaf(expert, "down", used);
-            if (!m.hidden_dim) m.hidden_dim = at.gate.out;
-            expect_matrix("expert gate", at.gate, m.hidden_dim, m.dim);
-            expect_matrix("expert up", at.up, m.hidden_dim, m.dim);
-            expect_matrix("expert down", at.down, m.dim, m.hidden_dim);
-        }
-        m.matrices = matrices.data();
-        call([&](Team* team) { kernels_->moe(team, &m); });
+        MoeCall m = moe_call(experts, int64_t(x.shape(1)), int64_t(nb::len(all)));
+        m.x = x.data(), m.out = out.data(), m.weights = weights.data();
+        expect_shape("x", x, {m.n_tokens, m.dim});
+        expect_shape("weights", weights, {m.n_tokens, m.n_chosen});
+        expect_shape("out", out, {m.n_tokens, m.dim});
+        run_moe(m, all, std::vector<bool>(size_t(m.n_experts), true));
     }
 
-    int64_t quantize(const Leaf& from, const std::string& to, Output<uint8_t, 3> out) {
+    void moe_part(Input<float, 2> x, Input<int32_t, 2> experts, nb::sequence all, Input<int32_t, 1> held,
+                  Output<float, 3> partial) {
+        MoeCall m = moe_call(experts, int64_t(x.shape(1)), int64_t(nb::len(all)));
+        const std::vector<float> weights(size_t(m.n_tokens * m.n_chosen));  // not used: what experts give is kept apart
+        m.x = x.data(), m.partial = partial.data(), m.weights = weights.data();
+        expect_shape("x", x, {m.n_tokens, m.dim});
+        expect_shape("partial", partial, {m.n_tokens, m.n_chosen, m.dim});
+        expect_range("held experts", held.data(), int64_t(held.shape(0)), m.n_experts);
+        std::vector<bool> in_part(size_t(m.n_experts), false);
+        for (size_t i = 0; i < held.shape(0); i++) in_part[size_t(held.data()[i])] = true;
+        run_moe(m, all, in_part);
+    }
+
+    void moe_sum(Input<int32_t, 2> experts, Input<float, 2> weights, Input<float, 3> partial, Output<float, 2> out) {
+        MoeCall m = moe_call(experts, int64_t(out.shape(1)), INT32_MAX);
+        m.weights = weights.data(), m.partial = const_cast<float*>(partial.data()), m.out = out.data();
+        expect_shape("weights", weights, {m.n_tokens, m.n_chosen});
+        expect_shape("partial", partial, {m.n_tokens, m.n_chosen, m.dim});
+        expect_shape("out", out, {m.n_tokens, m.dim});
+        if (m.n_tokens) call([&](Team* team) { kernels_->moe_sum(team, &m); });
+    }
+
+    int64_t quantize(const Leaf& from, const std::string& to, std::optional<Input<float, 1>> importance, bool thorough,
+                     Output<uint8_t, 3> out) {
         const Format format = find_format(to);
         if (FORMATS[int(from.matrix.format)].tile_bytes || !FORMATS[int(format)].tile_bytes)
             fail("FormatError", "quantize: expected f32, f16 or bf16 to a tiled format, found " +
                                     std::string(FORMATS[int(from.matrix.format)].name) + " to " + to);
         expect_storage(out, format, from.matrix.out, from.matrix.in);
+        if (importance) expect_shape("quantize importance", *importance, {from.matrix.in});
+        const float* counts = importance ? importance->data() : nullptr;
         int64_t bad = -1;
-        call([&](Team* team) { bad = kernels_->quantize(team, &from.matrix, format, out.data()); });
+        call([&](Team* team) { bad = kernels_->quantize(team, &from.matrix, format, counts, thorough, out.data()); });
         return bad;
+    }
+
+    void dequantize(const Leaf& weight, Output<float, 2> out) {
+        expect_shape("out", out, {weight.matrix.out, weight.matrix.in});
+        call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, out.data()); });
     }
 
     double read_bandwidth(int64_t n_bytes) {
@@ -332,6 +364,34 @@ class Context {
         }
     }
 
+    static MoeCall moe_call(Input<int32_t, 2> experts, int64_t dim, int64_t n_experts) {
+        MoeCall m = {};
+        m.experts = experts.data(), m.n_tokens = int64_t(experts.shape(0)), m.n_chosen = int64_t(experts.shape(1));
+        m.dim = dim, m.n_experts = n_experts;
+        expect_range("experts", m.experts, m.n_tokens * m.n_chosen, n_experts);
+        return m;
+    }
+
+    // Runs the experts that tokens have chosen and that are in this part; others are not asked for.
+    void run_moe(MoeCall& m, const nb::sequence& all, const std::vector<bool>& in_part) {
+        if (!m.n_tokens) return;
+        std::vector<ExpertMatrices> matrices(size_t(m.n_experts), ExpertMatrices{});
+        std::vector<nb::object> used;  // alive until the call is over: a streamed expert may have no other owner
+        for (int64_t i = 0; i < m.n_tokens * m.n_chosen; i++) {
+            ExpertMatrices& at = matrices[size_t(m.experts[i])];
+            if (at.gate.data || !in_part[size_t(m.experts[i])]) continue;
+            nb::object expert = all[size_t(m.experts[i])];
+            at.gate = leaf(expert, "gate", used), at.up = leaf(expert, "up", used),
+            at.down = leaf(expert, "down", used);
+            if (!m.hidden_dim) m.hidden_dim = at.gate.out;
+            expect_matrix("expert gate", at.gate, m.hidden_dim, m.dim);
+            expect_matrix("expert up", at.up, m.hidden_dim, m.dim);
+            expect_matrix("expert down", at.down, m.dim, m.hidden_dim);
+        }
+        m.matrices = matrices.data();
+        call([&](Team* team) { kernels_->moe(team, &m); });
+    }
+
     static Matrix leaf(const nb::object& expert, const char* part, std::vector<nb::object>& used) {
         used.push_back(expert.attr(part));
         const Leaf* found = nullptr;
@@ -389,10 +449,17 @@ NB_MODULE(_native, m) {
              nb::arg("weights").noconvert(), nb::arg("logits").noconvert())
         .def("moe", &Context::moe, nb::arg("x").noconvert(), nb::arg("experts").noconvert(),
              nb::arg("weights").noconvert(), "all_experts"_a, nb::arg("out").noconvert())
-        .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("out").noconvert())
+        .def("moe_part", &Context::moe_part, nb::arg("x").noconvert(), nb::arg("experts").noconvert(), "all_experts"_a,
+             nb::arg("held").noconvert(), nb::arg("partial").noconvert())
+        .def("moe_sum", &Context::moe_sum, nb::arg("experts").noconvert(), nb::arg("weights").noconvert(),
+             nb::arg("partial").noconvert(), nb::arg("out").noconvert())
+        .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
+             nb::arg("out").noconvert())
+        .def("dequantize", &Context::dequantize, "matrix"_a, nb::arg("out").noconvert())
         .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
         .def("peaks", &Context::peaks)
         .def_prop_ro("kernel_seconds", &Context::kernel_seconds);
+    m.def("formats", format_names);
     m.def("implementations", [] {
         std::vector<std::tuple<std::string, bool>> list;
         for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());

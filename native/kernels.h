@@ -39,9 +39,15 @@
 
 namespace octuor {
 
-enum class Format : int32_t { f32, f16, bf16, q8, q6, q5, q4, q3, q2 };  // tiled ones from q8 on
+enum class Format : int32_t {
+    f32, f16, bf16,              // plain
+    q8, q6, q5, q4, q3, q2,      // tiled
+    gguf_q4_0, gguf_q4_1, gguf_q5_0, gguf_q5_1, gguf_q8_0,  // llama.cpp's, rows of blocks
+    gguf_q2_k, gguf_q3_k, gguf_q4_k, gguf_q5_k, gguf_q6_k, gguf_iq4_nl, gguf_iq4_xs, gguf_mxfp4,
+};
 
-// A weight [out, in]; data is format.storage_shape of the Python side, 2-byte aligned or better.
+// A weight [out, in]; data is what the format's storage on the Python side has, 2-byte aligned or better (llama.cpp's
+// at any address).
 struct Matrix {
     const void* data;
     int64_t out, in;
@@ -74,7 +80,7 @@ struct AttentionCall {
 };
 
 struct ExpertMatrices {
-    Matrix gate, up, down;  // [F, D], [F, D], [D, F]; data null where no token has chosen the expert
+    Matrix gate, up, down;  // [F, D], [F, D], [D, F]; data null: no token has chosen it, or it is not in this call
 };
 
 struct MoeCall {
@@ -85,6 +91,7 @@ struct MoeCall {
     const float* weights;    // [T, A]
     int64_t n_chosen, n_experts;
     const ExpertMatrices* matrices;  // [E]
+    float* partial;  // [T, A, D]: what each token's experts give, unweighted and not summed; null: into out instead
 };
 
 struct RouteCall {
@@ -112,8 +119,13 @@ struct Kernels {
     void (*attention)(Team*, const AttentionCall*);
     void (*route)(const RouteCall*);
     void (*moe)(Team*, const MoeCall*);
+    // out from partial, once every expert has been in a call; to the last bit what one call gives.
+    void (*moe_sum)(Team*, const MoeCall*);
     // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
-    int64_t (*quantize)(Team*, const Matrix* from, Format to, uint8_t* storage);
+    // importance [in]: how much the squared error of each input's weights counts; null: all alike.
+    int64_t (*quantize)(Team*, const Matrix* from, Format to, const float* importance, bool thorough, uint8_t* storage);
+    // out [out, in]: the weights themselves.
+    void (*dequantize)(Team*, const Matrix* weight, float* out);
     const Peak *int8_peak, *f32_peak, *bf16_peak;
 };
 

@@ -22,6 +22,7 @@ constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;  // register block of float products
 constexpr int TILE_VECTORS = 2, TILE_TOKENS = 4;     // register block of exact products
 constexpr int QUADS_AT_ONCE = 1;                     // quads of inputs that exact products load together
+constexpr int BLOCK_TOKENS = 4;  // register block of products with blocks
 
 struct F32 {
     float lane[W];
@@ -83,6 +84,11 @@ template <class T>
 static inline F32 load_n(const T* p, int64_t n) {
     F32 r;
     OCTUOR_LANES r.lane[i] = i < n ? widen(p[i]) : 0.0f;
+    return r;
+}
+static inline F32 load_i8(const int8_t* p) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = float(p[i]);
     return r;
 }
 static inline void store(float* p, F32 x) { OCTUOR_LANES p[i] = x.lane[i]; }
@@ -180,6 +186,11 @@ static inline I32 load_i(const void* p) {
     return r;
 }
 static inline void store_i(void* p, I32 x) { memcpy(p, &x, sizeof x); }
+// A square of W x W words turned; strides in words.
+static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
+    for (int i = 0; i < W; i++)
+        for (int j = 0; j < W; j++) to[j * to_stride + i] = from[i * from_stride + j];
+}
 static inline I32 broadcast(const void* p) {
     int32_t x;
     memcpy(&x, p, 4);

@@ -29,6 +29,7 @@ class Checkpoint:
     tokenizer       the tokenizer's file, or its bytes where it lies inside the checkpoint; None: there is none
     tokenizer_kind  "tokenizer.model" (SentencePiece) or "tokenizer.json" (Hugging Face); None with tokenizer
     files           the files that `load` views, for reading them ahead of use; none where weights lie in memory
+    notes           what the reader found unusual, a sentence each, for `octuor info`
     """
 
     config: ModelConfig
@@ -38,6 +39,7 @@ class Checkpoint:
     tokenizer: Path | bytes | None = None
     tokenizer_kind: str | None = None
     files: tuple[MappedFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:

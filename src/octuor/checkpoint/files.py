@@ -63,9 +63,11 @@ def drop_pages(array: NDArray[Any]) -> None:
     owner = whole.base.obj if isinstance(whole.base, memoryview) else whole.base
     if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         return
+    # Columns of a matrix lie among others, and the pages of all of them go.
+    extent = array.itemsize + sum((n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True))
     start = array.ctypes.data - whole.ctypes.data
     first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    owner.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+    owner.madvise(mmap.MADV_DONTNEED, first, start + extent - first)
 
 
 @contextmanager

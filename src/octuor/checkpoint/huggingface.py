@@ -12,8 +12,8 @@ from pathlib import Path
 
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.checkpoint.huggingface_config import read_config
-from octuor.checkpoint.schemes import open_scheme
-from octuor.checkpoint.shards import open_index, open_parts
+from octuor.checkpoint.schemes import open_scheme, read_settings
+from octuor.checkpoint.shards import open_index, open_numbered, open_parts
 from octuor.checkpoint.tensors import TensorStore
 from octuor.checkpoint.torch_file import SUFFIXES
 from octuor.config import ModelConfig
@@ -37,6 +37,7 @@ _PARTS = {
     "moe_norm": "post_attention_layernorm.weight",
     "router": "block_sparse_moe.gate.weight",
 }
+_SPARSE = "block_sparse_moe"
 _EXPERT_PARTS = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
@@ -63,7 +64,8 @@ def open_huggingface(path: Path) -> Checkpoint:
     """Map a folder's shards. Raises CheckpointError naming the missing shard or weight, or the wrong shape."""
     read = read_config(path / "config.json")
     tensors = _open_shards(path)
-    find = None if read.quantization is None else open_scheme(read.quantization, tensors, path / "config.json")
+    settings = read_settings(read.quantization, path)
+    find = None if settings is None else open_scheme(settings, tensors, path / "config.json")
     shapes: dict[str, tuple[int, ...]] = {}
     quantized: dict[str, Weight] = {}
     places: dict[str, Place] = {}
@@ -113,18 +115,26 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
         return [Place(f"{at}mlp.{projection}_proj.weight", shape)]
     e, d, f = config.n_experts, config.dim, config.hidden_dim
     whole = Place(f"{at}block_sparse_moe.experts.{expert}.{_EXPERT_PARTS[projection]}.weight", shape)
+    # Quantizers take the modules of transformers 5 apart again, and name them each in its own way.
+    apart = [Place(f"{at}{part}.experts.{expert}.{projection}_proj.weight", shape) for part in ("mlp", _SPARSE)]
     if projection == "down":
-        return [whole, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
+        return [whole, *apart, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
     rows = slice(0, f) if projection == "gate" else slice(f, 2 * f)
-    return [whole, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
+    return [whole, *apart, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
 
 
 def _open_shards(path: Path) -> TensorStore:
+    outputs = sorted(file.name for file in path.glob("output*.safetensors"))
+    if outputs:  # ExLlamaV2's, perhaps beside the index of the model that it quantized
+        return open_numbered(path, outputs)
     for index, single in ((INDEX, SINGLE), (BIN_INDEX, BIN_SINGLE)):
         if (path / index).is_file():
             return open_index(path / index)
         if (path / single).is_file():
             return open_parts(path, [single])
+    named = sorted(file.name for file in path.glob("*.safetensors") if not file.name.startswith("consolidated"))
+    if len(named) == 1:
+        return open_parts(path, named)  # such as gptq_model-4bit-128g.safetensors
     others = sorted(file.name for file in path.iterdir() if file.suffix in (".safetensors", *SUFFIXES))
     raise CheckpointError(
         f"{path}: expected {SINGLE}, {INDEX}, {BIN_SINGLE} or {BIN_INDEX}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from octuor.checkpoint.safetensors_file import SafetensorsFile
 from octuor.checkpoint.tensors import TensorFile, TensorStore
 from octuor.checkpoint.torch_file import SUFFIXES, TorchFile
 from octuor.errors import CheckpointError
+
+_NUMBERED = re.compile(r"-of-(\d{1,9})\.")
 
 
 def open_index(index: Path) -> TensorStore:
@@ -38,6 +41,18 @@ def open_parts(folder: Path, names: Sequence[str]) -> TensorStore:
                 )
             holders[name] = file
     return TensorStore(files, _label(folder, names))
+
+
+def open_numbered(folder: Path, names: Sequence[str]) -> TensorStore:
+    """Files NAME-00001-of-0000N that no index lists, or a single file; CheckpointError where some of N are missing."""
+    stated = {int(match[1]) for name in names if (match := _NUMBERED.search(name))}
+    n = stated.pop() if len(stated) == 1 else 1
+    if stated or n != len(names):
+        raise CheckpointError(
+            f"{folder}: expected {n} files {names[0]} and so on, found {len(names)} with numbers of "
+            f"{sorted({n, *stated})}; download them, and no others"
+        )
+    return open_parts(folder, names)
 
 
 def open_tensors(path: Path) -> TensorFile:

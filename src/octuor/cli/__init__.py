@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from octuor import __version__
 from octuor.errors import OctuorError
 
-COMMANDS = ("chat", "generate", "info", "convert", "synth", "bench", "bench serve", "train", "serve", "keys")
+COMMANDS = ("chat", "generate", "info", "plan", "convert", "synth", "bench", "bench serve", "train", "serve", "keys")
 
 
 class LazyGroup(TyperGroup):

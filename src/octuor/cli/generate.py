@@ -26,6 +26,7 @@ def main(
     context: options.Context = None,
     threads: options.Threads = None,
     resident: options.Resident = False,
+    memory: options.Memory = None,
     stats: Annotated[bool, typer.Option(help="Measure this machine's memory and print speeds on stderr.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -40,7 +41,7 @@ def main(
     )  # fmt: skip
     bar = PromptBar()
     with bar:
-        loaded = load(model, threads=threads, context=context, resident=resident, on_load=bar.loading)
+        loaded = load(model, threads=threads, context=context, resident=resident, memory=memory, on_load=bar.loading)
     has_text = loaded.checkpoint.tokenizer is not None
     tokens = []
     given = _prompt(prompt, ids)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import FormatError
-from octuor.quant.base import Array, Format, ceil_div
+from octuor.quant.base import Array, Format, ceil_div, relative_importance
 from octuor.quant.plain import from_bf16
 
 ROWS, STRIPS, STRIP, INPUTS, GROUP = 64, 4, 16, 256, 16
@@ -62,8 +62,16 @@ def reciprocal(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(inverse), inverse, np.float32(0))
 
 
-def _quantize_q8(x: NDArray[np.float32]) -> Array:
+def _quantize_q8(
+    x: NDArray[np.float32],
+    importance: NDArray[np.float32] | None = None,
+    *,
+    thorough: bool = False,  # noqa: ARG001
+) -> Array:
+    """D is what just reaches the largest weight, whatever is important: another gains nothing at 8 bits."""
     cut = tiles(x)
+    if importance is not None:
+        relative_importance(importance, x.shape[1])  # refuses what other formats refuse
     d = bf16_up(np.abs(cut).max(axis=-1) / np.float32(127))
     codes = np.rint(cut * reciprocal(from_bf16(d))[..., None]).clip(-127, 127).astype(np.int8)
     tall, wide = codes.shape[:2]

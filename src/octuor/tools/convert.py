@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,8 @@ def native_quantizer() -> Quantize:
 def _blocks(weight: Weight) -> Iterator[Weight]:
     """A weight cut into blocks of whole rows, in order, each a view."""
     n_rows, *inputs = weight.shape
-    step = CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // ROW_MULTIPLE * ROW_MULTIPLE
-    step = max(step, ROW_MULTIPLE)
-    assert step % weight.format.row_multiple == 0, weight.format
+    multiple = lcm(ROW_MULTIPLE, weight.format.row_multiple)
+    step = max(CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // multiple, 1) * multiple
     for start in range(0, n_rows, step):
         yield weight.rows(start, min(start + step, n_rows))
 
