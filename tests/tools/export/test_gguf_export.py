@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from octuor.checkpoint.base import Checkpoint
+from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant.plain import from_bf16, to_bf16
@@ -116,6 +116,19 @@ def test_weights(tmp_path: Path, format_name: str, kind: int) -> None:
         is_kept = x.ndim == 1 or "gate_inp" in name
         assert file.tensors[f"{name}.weight"][1] == (0 if is_kept else kind)
         assert np.abs(found - x).max() <= (0 if is_kept else bound * np.abs(x).max()), name
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_experts": 1, "n_experts_per_token": 1, "sliding_window": 64}])
+def test_what_is_written_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    source = small(**changes)
+    export(source, tmp_path / "x.gguf", "gguf", "f32")
+    found = open_checkpoint(tmp_path / "x.gguf")
+    assert found.config == source.config
+    for name in source.names:
+        np.testing.assert_array_equal(found.get(name).to_f32(), source.get(name).to_f32(), err_msg=name)
+    export(tmp_path / "x.gguf", tmp_path / "y.gguf", "gguf", "f32")
+    again = Gguf(tmp_path / "y.gguf")
+    assert all(np.array_equal(again.get(name), Gguf(tmp_path / "x.gguf").get(name)) for name in again.tensors)
 
 
 def test_dense_models(tmp_path: Path) -> None:
