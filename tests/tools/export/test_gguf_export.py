@@ -19,7 +19,7 @@ from octuor.quant.plain import from_bf16, to_bf16
 from octuor.tokenizer import find_mistral_common_tokenizer
 from octuor.tools.export import export
 from octuor.tools.export.gguf import quantize_q8_0
-from tiny_models import TINY, random_checkpoint
+from tiny_models import TINY, checkpoint_of, random_checkpoint
 from tokenizer_file import tokenizer_json
 
 SCALARS = {4: "<I", 5: "<i", 6: "<f", 7: "<?"}
@@ -204,6 +204,20 @@ def test_q8_0_rounds_as_ggml_does() -> None:
     np.testing.assert_array_equal(blocks[:, :2].copy().view(np.float16)[:, 0], scale.astype(np.float16))
     error = np.abs(codes * scale[:, None] - x.reshape(-1, 32))
     assert (error <= scale[:, None] * np.float32(0.5001)).all()
+
+
+@pytest.mark.parametrize("value", [1e-42, 1e-38, 0.0])
+def test_weights_too_small_for_a_scale_are_zero(value: float) -> None:
+    assert not quantize_q8_0(np.full((1, 32), value, np.float32)).reshape(34)[:2].any()
+
+
+def test_weights_too_large_for_q8_0_are_named(tmp_path: Path) -> None:
+    source = small()
+    values = {name: source.get(name).to_f32().copy() for name in source.names}
+    values["layers.1.wo"][3, 3] = 1e7
+    huge = checkpoint_of(source.config, values, tokenizer=False)
+    with pytest.raises(CheckpointError, match=r"layers.1.wo: expected weights up to 8319008 for q8_0"):
+        export(huge, tmp_path / "x.gguf", "gguf", "q8_0")
 
 
 def to_f16_grid(x: NDArray[np.float32]) -> NDArray[np.float32]:
