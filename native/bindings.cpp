@@ -16,7 +16,9 @@
 #include <system_error>
 #include <vector>
 
+#include "checks.h"
 #include "dispatch.h"
+#include "matrix.h"
 #include "probe.h"
 #include "rope_table.h"
 #include "threads.h"
@@ -26,113 +28,6 @@ using namespace nb::literals;
 
 namespace octuor {
 namespace {
-
-template <class T, int N>
-using Input = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <class T, int N>
-using Output = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-using AnyInput = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
-using AnyOutput = nb::ndarray<nb::c_contig, nb::device::cpu>;
-
-[[noreturn]] void fail(const char* error, const std::string& message) {
-    nb::object type = nb::module_::import_("octuor.errors").attr(error);
-    PyErr_SetString(type.ptr(), message.c_str());
-    throw nb::python_error();
-}
-
-std::string text(const std::vector<int64_t>& shape) {
-    std::string s = "[";
-    for (size_t i = 0; i < shape.size(); i++) s += (i ? ", " : "") + std::to_string(shape[i]);
-    return s + "]";
-}
-
-template <class Array>
-std::vector<int64_t> shape_of(const Array& array) {
-    std::vector<int64_t> shape;
-    for (size_t i = 0; i < array.ndim(); i++) shape.push_back(int64_t(array.shape(i)));
-    return shape;
-}
-
-template <class Array>
-void expect_shape(const char* what, const Array& array, std::initializer_list<int64_t> expected) {
-    bool same = array.ndim() == expected.size();
-    size_t i = 0;
-    for (int64_t n : expected) same = same && int64_t(array.shape(i++)) == n;
-    if (!same)
-        fail("ShapeError", std::string(what) + ": expected " + text(expected) + ", found " + text(shape_of(array)));
-}
-
-void expect_range(const char* what, const int32_t* values, int64_t n, int64_t end) {
-    for (int64_t i = 0; i < n; i++)
-        if (values[i] < 0 || values[i] >= end)
-            fail("RequestError", std::string(what) + ": expected numbers in 0.." + std::to_string(end - 1) +
-                                     ", found " + std::to_string(values[i]) + " at place " + std::to_string(i));
-}
-
-// A row of quant.FORMATS, or a storage of another program.
-struct FormatRow {
-    const char* name;
-    nb::dlpack::dtype dtype;
-    int64_t tile_bytes = 0;                   // of a tiled format
-    int64_t block_inputs = 0, block_bytes = 0;  // of rows of blocks
-};
-constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(nb::dlpack::dtype_code::Float);
-constexpr nb::dlpack::dtype BYTES = {UINT, 8, 1};
-const FormatRow FORMATS[] = {
-    // in the order of enum Format
-    {"f32", {FLOAT, 32, 1}}, {"f16", {FLOAT, 16, 1}}, {"bf16", {UINT, 16, 1}},
-    {"q8", BYTES, 16512}, {"q6", BYTES, 13056}, {"q5", BYTES, 11008},
-    {"q4", BYTES, 8960},  {"q3", BYTES, 6912},  {"q2", BYTES, 4864},
-    {"gguf-q4_0", BYTES, 0, 32, 18},   {"gguf-q4_1", BYTES, 0, 32, 20},   {"gguf-q5_0", BYTES, 0, 32, 22},
-    {"gguf-q5_1", BYTES, 0, 32, 24},   {"gguf-q8_0", BYTES, 0, 32, 34},   {"gguf-q2_k", BYTES, 0, 256, 84},
-    {"gguf-q3_k", BYTES, 0, 256, 110}, {"gguf-q4_k", BYTES, 0, 256, 144}, {"gguf-q5_k", BYTES, 0, 256, 176},
-    {"gguf-q6_k", BYTES, 0, 256, 210}, {"gguf-iq4_nl", BYTES, 0, 32, 18}, {"gguf-iq4_xs", BYTES, 0, 256, 136},
-    {"gguf-mxfp4", BYTES, 0, 32, 17},
-};
-constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
-
-std::vector<std::string> format_names() {
-    std::vector<std::string> names;
-    for (const FormatRow& row : FORMATS) names.push_back(row.name);
-    return names;
-}
-
-Format find_format(const std::string& name) {
-    std::string here;
-    int i = 0;
-    for (const FormatRow& row : FORMATS) {
-        if (name == row.name) return Format(i);
-        here += (i++ ? ", " : "") + std::string(row.name);
-    }
-    fail("FormatError", "number format: the native kernels have " + here + "; found " + name);
-}
-
-template <class Array>
-void expect_storage(const Array& data, Format format, int64_t out, int64_t in) {
-    const FormatRow& row = FORMATS[int(format)];
-    if (data.dtype() != row.dtype) fail("ShapeError", std::string("weight: wrong dtype for ") + row.name);
-    if (out < 1 || in < 1) fail("ShapeError", "weight: expected at least one row and input, found " + text({out, in}));
-    if (row.block_inputs) {
-        if (in % row.block_inputs)
-            fail("ShapeError", "weight: expected inputs in a multiple of " + std::to_string(row.block_inputs) + " for " +
-                                   row.name + ", found " + std::to_string(in));
-        return expect_shape("weight", data, {out, in / row.block_inputs * row.block_bytes});
-    }
-    if (!row.tile_bytes) return expect_shape("weight", data, {out, in});
-    expect_shape("weight", data,
-                 {(out + TILE_ROWS - 1) / TILE_ROWS, (in + TILE_INPUTS - 1) / TILE_INPUTS, row.tile_bytes});
-}
-
-// A leaf: keeps the array alive, never copies it.
-struct Leaf {
-    AnyInput owner;
-    Matrix matrix;
-    Leaf(AnyInput data, const std::vector<int64_t>& shape, const std::string& format) : owner(data) {
-        if (shape.size() != 2) fail("ShapeError", "weight: expected a matrix, found " + text(shape));
-        matrix = {data.data(), shape[0], shape[1], find_format(format)};
-        expect_storage(data, matrix.format, shape[0], shape[1]);
-    }
-};
 
 class Context {
  public:
@@ -279,6 +174,22 @@ class Context {
     void dequantize(const Leaf& weight, Output<float, 2> out) {
         expect_shape("out", out, {weight.matrix.out, weight.matrix.in});
         call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, out.data()); });
+    }
+
+    void round_block(Input<float, 2> targets, Input<float, 2> weights, Input<float, 2> spread, Input<float, 1> costs,
+                     const std::string& to, Output<uint8_t, 3> out, Output<float, 2> errors) {
+        const Format format = find_format(to);
+        if (!FORMATS[int(format)].tile_bytes) fail("FormatError", "round_block: expected a tiled format, found " + to);
+        const int64_t n_rows = int64_t(targets.shape(0)), inputs = 256;
+        expect_shape("round_block targets", targets, {n_rows, inputs});
+        expect_shape("round_block weights", weights, {n_rows, inputs});
+        expect_shape("round_block errors", errors, {n_rows, inputs});
+        expect_shape("round_block spread", spread, {inputs, inputs});
+        expect_shape("round_block costs", costs, {inputs});
+        expect_storage(out, format, n_rows, inputs);
+        const RoundCall c = {targets.data(), weights.data(), n_rows,     spread.data(),
+                             costs.data(),   format,         out.data(), errors.data()};
+        call([&](Team* team) { kernels_->round_block(team, &c); });
     }
 
     double read_bandwidth(int64_t n_bytes) {
@@ -429,6 +340,8 @@ NB_MODULE(_native, m) {
     nb::class_<Leaf>(m, "Matrix")
         .def(nb::init<AnyInput, const std::vector<int64_t>&, const std::string&>(), nb::arg("data").noconvert(),
              "shape"_a, "format"_a)
+        .def(nb::init<Strided, const std::vector<int64_t>&, const std::string&, nb::dict, nb::dict>(),
+             nb::arg("data").noconvert(), "shape"_a, "format"_a, "parts"_a, "numbers"_a)
         .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
         .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });
     nb::class_<Context>(m, "Context")
@@ -456,6 +369,9 @@ NB_MODULE(_native, m) {
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
              nb::arg("out").noconvert())
         .def("dequantize", &Context::dequantize, "matrix"_a, nb::arg("out").noconvert())
+        .def("round_block", &Context::round_block, nb::arg("targets").noconvert(), nb::arg("weights").noconvert(),
+             nb::arg("spread").noconvert(), nb::arg("costs").noconvert(), "to"_a, nb::arg("out").noconvert(),
+             nb::arg("errors").noconvert())
         .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
         .def("peaks", &Context::peaks)
         .def_prop_ro("kernel_seconds", &Context::kernel_seconds);

@@ -11,6 +11,7 @@ enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_ROUNDED_SLOT, HIDDEN_PLAIN_SLOT,
 
 static inline bool is_tiled(Format format) { return format >= Format::q8 && format <= Format::q2; }
 static inline bool is_blocks(Format format) { return format >= Format::gguf_q4_0 && format <= Format::gguf_mxfp4; }
+static inline bool is_turned(Format format) { return format >= Format::gptq_2 && format <= Format::awq_4; }
 // Whether products take the inputs rounded to int8.
 static inline bool is_rounded(Format format) { return is_tiled(format) || is_blocks(format); }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -29,6 +30,13 @@ static inline void parallel(Team* team, int64_t n, bool small, F f) {
 // Memory for each thread: thread i's begins at i times n bytes.
 static inline uint8_t* thread_scratch(Team* team, size_t n) {
     return static_cast<uint8_t*>(team->scratch(team, THREAD_SLOT, n * size_t(team->n_threads)));
+}
+
+template <class T>
+static void widen_row(const T* from, int64_t n, float* to) {
+    int64_t i = 0;
+    for (; i + W <= n; i += W) store(to + i, load(from + i));
+    if (i < n) store_n(to + i, load_n(from + i, n - i), n - i);
 }
 
 // The bits of the largest magnitude of 256 numbers.

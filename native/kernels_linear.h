@@ -148,8 +148,8 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
 }
 
 // acc [n][64] = rows first_row to first_row + 64 (a multiple of 64) times the tokens; rows beyond w.out
-// leave anything there.
-static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc,
+// leave anything there. spare: turned_spare(w) floats.
+static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc, float* spare,
                     const uint8_t* then = nullptr) {
     memset(acc, 0, size_t(tokens.n * ROWS) * sizeof(float));
     switch (w.format) {
@@ -159,6 +159,7 @@ static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span to
         default: break;
     }
     if (is_blocks(w.format)) return block_product(w, first_row, x, tokens, acc);
+    if (is_turned(w.format)) return turned_product(w, first_row, x, tokens, acc, spare);
     by_tile(w.format, [&]<class Tile>() { tiled_product<Tile>(w, first_row, x, tokens, acc, then); });
 }
 
@@ -178,25 +179,20 @@ static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* w
     // A task is a run of row tiles, one linear stream; some for each thread, so that a late one costs little.
     const int64_t run = token_blocks > 1 ? 1 : 1 + row_tiles / (8 * team->n_threads + 1);
     const int64_t runs = ceil_div(row_tiles, run);
-    float* all_acc = reinterpret_cast<float*>(thread_scratch(team, size_t(TOKEN_BLOCK * ROWS) * sizeof(float)));
+    constexpr int64_t ACC = TOKEN_BLOCK * ROWS;
+    const int64_t floats = ACC + turned_spare(w);
+    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(floats) * sizeof(float)));
     parallel(team, runs * token_blocks, w.out * w.in * n_tokens < SMALL_WORK, [=](int64_t i, int thread) {
-        float* acc = all_acc + thread * TOKEN_BLOCK * ROWS;
+        float *acc = memory + thread * floats, *spare = acc + ACC;
         const int64_t first = i % token_blocks * TOKEN_BLOCK, n = least(TOKEN_BLOCK, n_tokens - first);
         const int64_t end = least(row_tiles, (i / token_blocks + 1) * run);
         for (int64_t tile = i / token_blocks * run; tile < end; tile++) {
             const int64_t row = tile * ROWS;
-            product(w, row, tokens, {first, n}, acc, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
+            product(w, row, tokens, {first, n}, acc, spare, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
             for (int64_t t = 0; t < n; t++)
                 memcpy(out + (first + t) * w.out + row, acc + t * ROWS, size_t(least(ROWS, w.out - row)) * 4);
         }
     });
-}
-
-template <class T>
-static void widen_row(const T* from, int64_t n, float* to) {
-    int64_t i = 0;
-    for (; i + W <= n; i += W) store(to + i, load(from + i));
-    if (i < n) store_n(to + i, load_n(from + i, n - i), n - i);
 }
 
 template <class Tile>
@@ -216,12 +212,19 @@ static void weight_row(const Matrix& w, int64_t row, float* to) {
     }
     if (is_blocks(w.format))
         return by_block(w.format, [&]<class Block>() { decode_blocks<Block>(w, row, 0, w.in, to); });
+    if (is_turned(w.format))
+        return by_turned(w.format, [&]<class Codes>() {
+            for (int64_t i = 0; i < w.in; i++) to[i] = turned_at<Codes>(w, row, i);
+        });
     by_tile(w.format, [&]<class Tile>() { widen_tiled_row<Tile>(w, row, to); });
 }
 
 static void dequantize(Team* team, const Matrix* weight, float* out) {
     const Matrix w = *weight;
-    parallel(team, ceil_div(w.out, ROWS), w.out * w.in < SMALL_WORK, [=](int64_t i, int) {
+    const int64_t spare = turned_spare(w);
+    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(spare) * sizeof(float)));
+    parallel(team, ceil_div(w.out, ROWS), w.out * w.in < SMALL_WORK, [=](int64_t i, int thread) {
+        if (is_turned(w.format)) return decode_turned(w, i * ROWS, memory + thread * spare, out);
         for (int64_t row = i * ROWS; row < least((i + 1) * ROWS, w.out); row++) weight_row(w, row, out + row * w.in);
     });
 }

@@ -128,6 +128,18 @@ static inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const 
 
 static inline I32 load_i(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void store_i(void* p, I32 x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+static inline I32 shift_lanes(I32 x, int n) { return n < 0 ? _mm256_srli_epi32(x, -n) : _mm256_slli_epi32(x, n); }
+static inline I32 lane_bits(I32 x, int32_t mask) { return _mm256_and_si256(x, set1_i(mask)); }
+static inline I32 either(I32 a, I32 b) { return _mm256_or_si256(a, b); }
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) {
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline F32 rounded(F32 x, bf16) {
+    const I32 bits = _mm256_castps_si256(x), odd = lane_bits(_mm256_srli_epi32(bits, 16), 1);
+    const I32 sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, set1_i(0x7fff)));
+    return _mm256_castsi256_ps(lane_bits(sum, int32_t(0xffff0000)));
+}
 static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
     I32 twos[8], fours[8];
     for (int i = 0; i < 8; i += 2) {

@@ -111,6 +111,18 @@ static inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const 
 
 static inline I32 load_i(const void* p) { return _mm512_loadu_si512(p); }
 static inline void store_i(void* p, I32 x) { _mm512_storeu_si512(p, x); }
+static inline I32 shift_lanes(I32 x, int n) {
+    return n < 0 ? _mm512_srli_epi32(x, unsigned(-n)) : _mm512_slli_epi32(x, unsigned(n));
+}
+static inline I32 lane_bits(I32 x, int32_t mask) { return _mm512_and_si512(x, set1_i(mask)); }
+static inline I32 either(I32 a, I32 b) { return _mm512_or_si512(a, b); }
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) { return _mm512_cvtph_ps(halves(x)); }
+static inline F32 rounded(F32 x, bf16) {
+    const I32 bits = _mm512_castps_si512(x), odd = lane_bits(_mm512_srli_epi32(bits, 16), 1);
+    const I32 sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, set1_i(0x7fff)));
+    return _mm512_castsi512_ps(lane_bits(sum, int32_t(0xffff0000)));
+}
 static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
     I32 twos[16], fours[16];  // fours[4 i + j]: column j of each 128 bits, rows 4 i to 4 i + 3
     for (int i = 0; i < 16; i += 2) {

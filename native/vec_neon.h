@@ -115,6 +115,18 @@ static inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 static inline I32 load_i(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
 static inline void store_i(void* p, I32 x) { vst1q_u8(static_cast<uint8_t*>(p), vreinterpretq_u8_s32(x)); }
+static inline I32 shift_lanes(I32 x, int n) {
+    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(n)));
+}
+static inline I32 lane_bits(I32 x, int32_t mask) { return vandq_s32(x, set1_i(mask)); }
+static inline I32 either(I32 a, I32 b) { return vorrq_s32(a, b); }
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) { return vcvt_f32_f16(vcvt_f16_f32(x)); }
+static inline F32 rounded(F32 x, bf16) {
+    const I32 bits = vreinterpretq_s32_f32(x), odd = lane_bits(shift_lanes(bits, -16), 1);
+    const I32 sum = vaddq_s32(bits, vaddq_s32(odd, set1_i(0x7fff)));
+    return vreinterpretq_f32_s32(lane_bits(sum, int32_t(0xffff0000)));
+}
 static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
     const int32x4x2_t low = vzipq_s32(load_i(from), load_i(from + 2 * from_stride));
     const int32x4x2_t high = vzipq_s32(load_i(from + from_stride), load_i(from + 3 * from_stride));

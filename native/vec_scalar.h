@@ -186,10 +186,36 @@ static inline I32 load_i(const void* p) {
     return r;
 }
 static inline void store_i(void* p, I32 x) { memcpy(p, &x, sizeof x); }
-// A square of W x W words turned; strides in words.
+// Every lane by n bits to the left, to the right where n < 0; and the bits of a mask in every lane.
+static inline I32 shift_lanes(I32 x, int n) {
+    OCTUOR_LANES x.lane[i] = int32_t(n < 0 ? uint32_t(x.lane[i]) >> -n : uint32_t(x.lane[i]) << n);
+    return x;
+}
+static inline I32 lane_bits(I32 x, int32_t mask) {
+    OCTUOR_LANES x.lane[i] &= mask;
+    return x;
+}
+static inline I32 either(I32 a, I32 b) {
+    OCTUOR_LANES a.lane[i] |= b.lane[i];
+    return a;
+}
+// x rounded to what T keeps.
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) {
+    OCTUOR_LANES x.lane[i] = widen(to_f16(x.lane[i]));
+    return x;
+}
+static inline F32 rounded(F32 x, bf16) {
+    OCTUOR_LANES {
+        const uint32_t bits = bits_of_float(x.lane[i]);
+        x.lane[i] = float_of_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+    }
+    return x;
+}
+// A square of W x W words of any type turned; strides in words.
 static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
     for (int i = 0; i < W; i++)
-        for (int j = 0; j < W; j++) to[j * to_stride + i] = from[i * from_stride + j];
+        for (int j = 0; j < W; j++) memcpy(to + j * to_stride + i, from + i * from_stride + j, 4);
 }
 static inline I32 broadcast(const void* p) {
     int32_t x;

@@ -60,6 +60,16 @@ class Context:
         """Returns -1, or the first row that holds a number that is not finite."""
 
     def dequantize(self, matrix: Matrix, out: F32Array) -> None: ...
+    def round_block(
+        self,
+        targets: F32Array,
+        weights: F32Array,
+        spread: F32Array,
+        costs: F32Array,
+        to: str,
+        out: NDArray[np.uint8],
+        errors: F32Array,
+    ) -> None: ...
     def read_bandwidth(self, n_bytes: int) -> float: ...
     def peaks(self) -> list[tuple[str, str, float]]:
         """Kind of number, instruction and 1e9 operations a second, of those that this machine has."""

@@ -25,7 +25,9 @@ from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.checkpoint.memory import OnLoad, PageIn, read_resident
 from octuor.config import ModelConfig
 from octuor.errors import BackendError, RequestError, TokenizerError
-from octuor.experts.load import Streamed, load_streamed
+from octuor.experts.budget import Budget, make_budget
+from octuor.experts.load import load_streamed
+from octuor.experts.store import Store
 from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, cache_tokens, check_ids, generate
 from octuor.model import OnRoute
 from octuor.ops import Ops
@@ -119,7 +121,8 @@ class Model:
             )
         self._cache_dtype = cache_dtype
         self.chunk = PREFILL_CHUNK
-        self.streamed: Streamed | None = None
+        self.store: Store | None = None
+        self.budget: Budget | None = None
         if memory is None:
             self.weights = checkpoint.weights(ops.put)
         else:
@@ -137,11 +140,19 @@ class Model:
         if self.checkpoint.tokenizer is not None:
             _ = self.tokenizer  # its memory counts
         itemsize = 2 if self._cache_dtype == "f16" else 4
-        self.streamed = streamed = load_streamed(
-            self.checkpoint, self.ops.put, memory, context=context, cache_itemsize=itemsize, on_load=on_load
+        self.weights, self.store, self.budget = load_streamed(
+            self.checkpoint,
+            self.ops.put,
+            lambda shape: make_budget(memory, shape, self.checkpoint.source, context),
+            cache_itemsize=itemsize,
+            on_load=on_load,
         )
-        self.weights = streamed.weights
-        self.context, self.chunk = streamed.budget.context, streamed.budget.chunk
+        self.context, self.chunk = self.budget.context, self.budget.chunk
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether experts are read from disk as they are needed, for memory does not hold all of them."""
+        return self.budget is not None and not self.budget.holds_all
 
     @property
     def config(self) -> ModelConfig:

@@ -80,10 +80,8 @@ def replacing(path: Path, n_bytes: int, *, overwrite: bool) -> Iterator[BinaryIO
     leaves that file, and the next one with the same output starts it afresh.
     Raises CheckpointError if the file exists and overwrite is False, or if it cannot be written.
     """
-    if path.is_dir() or (path.exists() and not overwrite):
-        hint = "name a file in it" if path.is_dir() else "choose another name, or ask to overwrite it"
-        raise CheckpointError(f"{path}: expected a new file, found a {_kind(path)}; {hint}")
-    partial = path.with_name(path.name + ".partial")
+    check_new(path, overwrite=overwrite)
+    partial = partial_path(path)
     try:
         partial.unlink(missing_ok=True)
         _check_room(path, n_bytes)
@@ -134,7 +132,12 @@ class Blocks:
 
     def write_array(self, array: NDArray[Any]) -> None:
         """Take an array's bytes in row order, without a copy of all of it where it is contiguous."""
-        self.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self.write(bytes_of(array))
+
+
+def bytes_of(array: NDArray[Any]) -> memoryview:
+    """The bytes of an array in row order, without a copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 @contextmanager
@@ -180,6 +183,77 @@ def replacing_folder(path: Path, n_bytes: int, stale: Sequence[str], *, overwrit
 
 def _named(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return [file for pattern in patterns for file in sorted(folder.glob(pattern))] if folder.is_dir() else []
+
+
+class PartialFile:
+    """A file of known length that is written in parts, each at its place, and that a later process can go on with.
+
+    The bytes are in `<name>.partial` beside it until `finish`. The disk's room is taken at once, where the file system
+    can, and what was not written is zeros. Raises CheckpointError as `replacing` does.
+
+    resume   go on with a partial file of this length, if there is one
+    resumed  whether there was
+    """
+
+    def __init__(self, path: Path, n_bytes: int, *, overwrite: bool, resume: bool) -> None:
+        check_new(path, overwrite=overwrite)
+        self.path, self.partial = path, partial_path(path)
+        self.resumed = resume and self.partial.is_file() and self.partial.stat().st_size == n_bytes
+        with self._telling():
+            if not self.resumed:
+                self.partial.unlink(missing_ok=True)
+                _check_room(path, n_bytes)
+            self._file = self.partial.open("r+b" if self.resumed else "x+b", buffering=0)
+            if not self.resumed:
+                self._file.truncate(n_bytes)
+                if hasattr(os, "posix_fallocate") and n_bytes:
+                    os.posix_fallocate(self._file.fileno(), 0, n_bytes)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, data: memoryview, at: int) -> None:
+        """Write bytes from byte `at` on."""
+        with self._telling():
+            self._file.seek(at)
+            while len(data):
+                data = data[self._file.write(data) :]
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, and let the page cache go of it."""
+        with self._telling():
+            os.fsync(self._file.fileno())
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def finish(self) -> None:
+        """Sync it and give it its name."""
+        self.sync()
+        self._file.close()
+        with self._telling():
+            self.partial.replace(self.path)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file's bytes are until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
+def check_new(path: Path, *, overwrite: bool) -> None:
+    """Raise CheckpointError if there is a folder of that name, or a file that is not to be overwritten."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        hint = "name a file in it" if path.is_dir() else "choose another name, or ask to overwrite it"
+        raise CheckpointError(f"{path}: expected a new file, found a {_kind(path)}; {hint}")
 
 
 def _check_room(path: Path, n_bytes: int) -> None:

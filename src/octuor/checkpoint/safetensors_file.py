@@ -123,6 +123,27 @@ def write_safetensors(
     Raises CheckpointError before anything is written if the file exists or the disk has no room. Whatever is
     raised on the way, by `pieces` too, leaves no file.
     """
+    head, n_data = encode_header(tensors, metadata, data_multiple=data_multiple)
+    total = len(head) + n_data
+    with replacing(path, total, overwrite=overwrite) as whole_file, Blocks(whole_file) as file:
+        file.write(head)
+        for tensor in tensors:
+            written = 0
+            for piece in pieces(tensor.name):
+                assert piece.dtype == DTYPES[tensor.dtype], (tensor, piece.dtype)
+                file.write_array(piece)
+                written += piece.nbytes
+            assert written == tensor.n_bytes, (tensor, written)
+    return total
+
+
+def encode_header(
+    tensors: Sequence[Tensor], metadata: Mapping[str, str], *, data_multiple: int = 8, n_bytes: int = 0
+) -> tuple[bytes, int]:
+    """All that stands before the data of these tensors, back to back, and the data's bytes.
+
+    n_bytes  of it at least; more blanks make room for more metadata later
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for tensor in tensors:
@@ -133,16 +154,5 @@ def write_safetensors(
         }
         at += tensor.n_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
-    text = text.ljust(ceil_div(8 + len(text), data_multiple) * data_multiple - 8)
-    total = 8 + len(text) + at
-    with replacing(path, total, overwrite=overwrite) as whole_file, Blocks(whole_file) as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for tensor in tensors:
-            written = 0
-            for piece in pieces(tensor.name):
-                assert piece.dtype == DTYPES[tensor.dtype], (tensor, piece.dtype)
-                file.write_array(piece)
-                written += piece.nbytes
-            assert written == tensor.n_bytes, (tensor, written)
-    return total
+    text = text.ljust(ceil_div(max(8 + len(text), n_bytes), data_multiple) * data_multiple - 8)
+    return len(text).to_bytes(8, "little") + text, at

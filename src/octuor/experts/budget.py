@@ -96,6 +96,11 @@ class Budget:
         """Whether every expert has room beside a full context."""
         return self.needed + sum(self.shape.sizes) - max(self.shape.sizes) <= self.limit
 
+    @property
+    def cache_room(self) -> int:
+        """Bytes that keys and values may take at the cost of all experts but the one that has to be there."""
+        return self.limit - self.needed + self.shape.cache(self.context)
+
     def growth(self, n_tokens: int) -> int:
         """Bytes that a pass of so many tokens may come to take beside what was there before it."""
         return SPARE + self.shape.activations(n_tokens) + self.shape.new_cache(n_tokens, self.context)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Event
 
 from octuor.checkpoint.base import Checkpoint
@@ -16,7 +16,7 @@ from octuor.checkpoint.files import MappedFile, drop_pages
 from octuor.checkpoint.memory import huge_memory
 from octuor.errors import CheckpointError
 from octuor.experts.arena import Arena
-from octuor.experts.budget import Budget, Shape, make_budget
+from octuor.experts.budget import Budget, Shape
 from octuor.experts.layout import Image, find_image
 from octuor.experts.policy import Usage
 from octuor.experts.reader import Job, Reader
@@ -27,43 +27,32 @@ from octuor.weights import Leaf, Weight, Weights, build, weight_shapes
 PARTS = ("gate", "up", "down")
 
 
-@dataclass(frozen=True)
-class Streamed:
-    """A model under a limit of memory."""
-
-    weights: Weights
-    store: Store
-    budget: Budget
-
-
 def load_streamed(
     checkpoint: Checkpoint,
     put: Callable[[Weight], Leaf],
-    limit: int,
+    divide: Callable[[Shape], Budget],
     *,
-    context: int | None,
     cache_itemsize: int,
     on_load: OnFill | None = None,
-) -> Streamed:
+) -> tuple[Weights, Store, Budget]:
     """Read what every token needs, and begin to read experts until memory is full.
 
-    limit    bytes that the process may have, all that it has now included
+    divide   makes the budget, when the weights outside the experts are in memory
     on_load  called with bytes of experts read and to be read, from other threads
 
-    Raises RequestError where the limit is too small, CheckpointError where a file cannot be read or holds experts in
-    a way that has to be converted first.
+    Raises what divide does, and CheckpointError where a file cannot be read or holds experts in a way that has to be
+    converted first. Threads that read end with the store.
     """
     config, files = checkpoint.config, checkpoint.files
     images = [[_expert_image(checkpoint, n, e) for e in range(config.n_experts)] for n in range(config.n_layers)]
-    sizes = [image.n_bytes for row in images for image in row]
-    arena = Arena(sizes)
+    arena = Arena([image.n_bytes for row in images for image in row])
     reader = Reader([file.path for file in files])
     try:
         leaves = _read_dense(checkpoint, put, reader)
         _drop(files)
         is_tiled = all(_is_tiled(weight) for row in images for image in row for weight in image.weights)
-        shape = Shape(config, cache_itemsize, is_tiled, tuple(map(arena.room, sizes)))
-        budget = make_budget(limit, shape, checkpoint.source, context)
+        sizes = tuple(arena.room(image.n_bytes) for row in images for image in row)
+        budget = divide(Shape(config, cache_itemsize, is_tiled, sizes))
         usage = Usage(config.n_layers, config.n_experts, config.n_experts_per_token)
         store = Store(images, arena, reader, usage, budget.pool)
     except BaseException:
@@ -72,7 +61,7 @@ def load_streamed(
     weakref.finalize(store, reader.close)
     weights = _tree(checkpoint, images, arena, put, leaves, store)
     store.fill(on_load)
-    return Streamed(weights, store, budget)
+    return weights, store, budget
 
 
 def _is_tiled(weight: Weight) -> bool:

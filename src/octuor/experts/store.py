@@ -38,6 +38,7 @@ class Slot:
     has_memory whether its range has memory, filled or not
     is_ready   whether its range holds the expert
     kept       bytes of memory that it had from others before it was read
+    error      why it could not be read for those who wait for it
     """
 
     layer: int
@@ -50,6 +51,7 @@ class Slot:
     has_memory: bool = False
     is_ready: bool = False
     kept: int = 0
+    error: CheckpointError | None = None
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Store:
         self._fill: deque[Slot] = deque()  # to be read where memory is free
         self._on_fill: OnFill | None = None
         self._fill_bytes = 0
-        self._error: CheckpointError | None = None
+        self._n_hungry = 0  # experts that somebody waits for and that have no memory yet
         self._hits = self._misses = self._in_flight = self._read_bytes = 0
         self._wait_s = 0.0
 
@@ -121,6 +123,7 @@ class Store:
         """As StreamedExperts.visit, for one layer."""
         with self._changed:
             pending = [self._slots[layer][e] for e in np.unique(chosen)]
+            pinned: list[Slot] = []
             self._usage.note(layer, chosen)
             if layer == 0 or layer <= self._layer:
                 self._set_limit(len(chosen))
@@ -128,11 +131,9 @@ class Store:
             self._hits += sum(slot.is_ready for slot in pending)
             self._misses += sum(not slot.is_ready for slot in pending)
             self._in_flight += sum(slot.job is not None for slot in pending)
-            pinned = [slot for slot in pending if slot.has_memory]
-            for slot in pinned:
-                slot.pins += 1
-                if slot.job is not None:
-                    self._reader.hurry(slot.job)
+            for slot in pending:
+                if slot.has_memory:
+                    self._pin(slot, pinned)
             self._wish(layer, len(chosen))
         group: list[Slot] = []
         try:
@@ -151,25 +152,36 @@ class Store:
         """Those that are ready, waiting until there is one; memory is given to those that have none."""
         while True:
             for slot in pending:
-                if not slot.has_memory and self._grant(slot, urgent=True):
-                    slot.pins += 1
-                    pinned.append(slot)
+                if slot.error is None and (slot.has_memory or self._grant(slot, urgent=True)):
+                    self._pin(slot, pinned)
             self._read_ahead()
             if group := [slot for slot in pending if slot.is_ready]:
                 return group
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
+            for slot in pending:
+                if slot.error is not None:
+                    error, slot.error = slot.error, None
+                    raise error
             began = time.perf_counter()
-            self._changed.wait()
+            n_hungry = sum(not slot.has_memory for slot in pending)
+            self._n_hungry += n_hungry
+            try:
+                self._changed.wait()
+            finally:
+                self._n_hungry -= n_hungry
             self._wait_s += time.perf_counter() - began
+
+    def _pin(self, slot: Slot, pinned: list[Slot]) -> None:
+        if slot not in pinned:
+            slot.pins += 1
+            pinned.append(slot)
+            if slot.job is not None:
+                self._reader.hurry(slot.job)
 
     def _unpin(self, group: list[Slot], pinned: list[Slot]) -> None:
         for slot in list(group):
             slot.pins -= 1
             pinned.remove(slot)
-        if group:
-            self._changed.notify_all()
+        self._changed.notify_all()
 
     # ---- memory ----------------------------------------------------------------------------------
 
@@ -230,7 +242,7 @@ class Store:
             if job.error is None:
                 slot.is_ready = True
             else:
-                self._error = job.error
+                slot.error = job.error if slot.pins else None  # nobody waits: it may go better when somebody does
                 self._drop(slot)
                 self._arena.release(slot.begin, slot.room)
                 self._touched -= slot.room
@@ -253,6 +265,8 @@ class Store:
         )
 
     def _read_ahead(self) -> None:
+        if self._n_hungry:  # memory is for those who wait for it
+            return
         n = sum(slot.job is not None and not slot.pins for slot in self._all)
         for wanted in (self._wishes, self._fill):
             while wanted and n < AHEAD:
@@ -296,4 +310,5 @@ class LayerExperts(StreamedExperts):
         return self._experts[number]
 
     def visit(self, chosen: NDArray[np.int32]) -> Generator[NDArray[np.int32], None, None]:
+        """As in StreamedExperts."""
         return self._store.visit(self._layer, chosen)

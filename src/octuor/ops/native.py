@@ -204,6 +204,15 @@ class NativeOps:
             )
         return out
 
+    def round_block(
+        self, targets: F32Array, weights: F32Array, spread: F32Array, costs: F32Array, row: Format
+    ) -> tuple[NDArray[np.uint8], F32Array]:
+        """As in quant/feedback.py, on all threads."""
+        storage = np.empty(row.storage_shape(targets.shape), dtype=np.uint8)
+        errors = np.empty(targets.shape, dtype=np.float32)
+        self._context.round_block(targets, weights, spread, costs, row.name, storage, errors)
+        return storage, errors
+
     def read_bandwidth_gb_s(self, n_bytes: int = PROBE_BYTES) -> float:
         """GB/s (1e9 bytes) at which all threads together read memory from end to end."""
         return self._context.read_bandwidth(n_bytes)

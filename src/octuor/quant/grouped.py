@@ -167,6 +167,23 @@ def _choose_codes(
     return s, q, least_error.sum(-1)
 
 
+def choose_scales(
+    layout: Grouped, w: NDArray[np.float32], counts: NDArray[np.float32], d: NDArray[np.float32]
+) -> NDArray[np.int8]:
+    """The best s [N] for one group of each of N rows, w [N, 16] under d [N], errors counted by counts [16]."""
+    each = np.broadcast_to(counts, w.shape)[:, None]
+    return _choose_codes(layout, w[:, None], each, d)[0][:, 0].astype(np.int8)
+
+
+def nearest_codes(layout: Grouped, s: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The q nearest to each x [N], of those that s [N] may multiply."""
+    book = np.array(layout.book, dtype=np.float32)
+    if len(book) != book[-1] - book[0] + 1:  # every q may be multiplied by every s
+        return _nearest(book, x)
+    limit = np.floor(INT8_MAX / np.maximum(np.abs(s), 1))
+    return np.rint(x).clip(np.maximum(book[0], -limit), np.minimum(book[-1], limit))
+
+
 def _nearest(book: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(book) == book[-1] - book[0] + 1:
         return np.rint(x).clip(book[0], book[-1])

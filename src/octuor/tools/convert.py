@@ -77,10 +77,7 @@ def convert(
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     formats = choose_formats(checkpoint.config, format_name, overrides or {})
     stream = WeightStream(checkpoint, quantize or native_quantizer(), progress)
-    data = checkpoint.tokenizer_bytes()
-    tokenizer = None
-    if data is not None and checkpoint.tokenizer_kind is not None:
-        tokenizer = TokenizerFile(checkpoint.tokenizer_kind, data)
+    tokenizer = tokenizer_of(checkpoint)
     bytes_out = write_pack(
         out, checkpoint.config, formats, lambda name: stream.pieces(name, formats[name]), tokenizer, overwrite=overwrite
     )
@@ -105,8 +102,8 @@ class WeightStream:
         Raises CheckpointError where a weight is not finite, or too large for the target, naming the row.
         """
         first_row = 0
-        for block in _blocks(self.checkpoint.get(name)):
-            yield _convert_block(block, first_row, target, self._quantize)
+        for block in row_blocks(self.checkpoint.get(name)):
+            yield convert_block(block, first_row, target, self._quantize)
             for array in (block.data, *block.parts.values()):
                 drop_pages(array)
             first_row += block.shape[0]
@@ -125,6 +122,14 @@ def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str
     return {name: by_part.get(name.rpartition(".")[2], F32) for name, _ in weight_shapes(config)}
 
 
+def tokenizer_of(checkpoint: Checkpoint) -> TokenizerFile | None:
+    """The checkpoint's tokenizer for a pack to carry, None where it has none."""
+    data = checkpoint.tokenizer_bytes()
+    if data is None or checkpoint.tokenizer_kind is None:
+        return None
+    return TokenizerFile(checkpoint.tokenizer_kind, data)
+
+
 def native_quantizer() -> Quantize:
     """The default quantizer; made where it is needed, for the extension takes time to load."""
     from octuor.ops.native import quantizer
@@ -132,7 +137,7 @@ def native_quantizer() -> Quantize:
     return quantizer()
 
 
-def _blocks(weight: Weight) -> Iterator[Weight]:
+def row_blocks(weight: Weight) -> Iterator[Weight]:
     """A weight cut into blocks of whole rows, in order, each a view."""
     n_rows, *inputs = weight.shape
     multiple = lcm(ROW_MULTIPLE, weight.format.row_multiple)
@@ -141,7 +146,7 @@ def _blocks(weight: Weight) -> Iterator[Weight]:
         yield weight.rows(start, min(start + step, n_rows))
 
 
-def _convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
+def convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
     """The storage of a block in the target format; errors count rows from first_row."""
     stored = block.format
     if isinstance(stored, Format) and stored.is_tiled and target == stored:
