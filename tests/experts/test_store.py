@@ -53,7 +53,7 @@ def test_batches_are_those_of_the_resident_model(n: int, ops: NativeOps, mixed_p
             work = [(s, [token + i]) for i, s in enumerate(sequences[:4])]
             rows.append(model.logits(step(cache, [*work, (sequences[4], [1, 2, 3])])))
         found.append(np.concatenate(rows))
-    assert np.array_equal(*found)
+    assert np.array_equal(found[0], found[1])
 
 
 def test_a_pool_that_holds_all_reads_each_expert_once(ops: NativeOps, mixed_pack: Path, ids: NDArray[np.int64]) -> None:
