@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import octuor
 from octuor.experts.policy import Usage
+from octuor.ops import Routing
 
 N_TALKS, N_PROMPT, N_ANSWER = 6, 200, 200
 TEXT = (
@@ -29,6 +30,17 @@ Trace = list[list[NDArray[np.int32]]]  # by pass, by layer: [T, A]
 Score = Callable[[int, int, NDArray[np.float64], Usage], NDArray[np.float64]]
 
 
+class _Log:
+    """The experts chosen in one pass, by layer; what on_route is given."""
+
+    def __init__(self) -> None:
+        self.routes: list[NDArray[np.int32]] = []
+
+    def __call__(self, layer: int, routing: Routing) -> None:
+        assert layer == len(self.routes)
+        self.routes.append(routing.experts)
+
+
 def record(model: octuor.Model) -> Trace:
     """Routes of all passes of some talks."""
     from octuor import model as forward_pass
@@ -36,7 +48,7 @@ def record(model: octuor.Model) -> Trace:
     from octuor.cache import KVCache
 
     rng, trace = np.random.default_rng(0), []
-    for talk in range(N_TALKS):
+    for _ in range(N_TALKS):
         if model.checkpoint.tokenizer is None:
             ids = rng.integers(3, model.config.vocab_size, N_PROMPT).tolist()
         else:
@@ -45,19 +57,15 @@ def record(model: octuor.Model) -> Trace:
             ids = model.tokenizer.encode(" ".join(words * 6))[:N_PROMPT]
         cache = KVCache(model.config, model.ops.zeros, N_PROMPT + N_ANSWER + 64)
         sequence, new = cache.new(), ids
-        for n in range(N_ANSWER):
-            routes: list[NDArray[np.int32]] = []
-            hidden = forward_pass.forward(
-                model.ops, model.weights, model.config, step(cache, [(sequence, new)]),
-                lambda _, routing, to=routes: to.append(routing.experts.copy()),
-            )  # fmt: skip
-            trace.append(routes)
+        for _ in range(N_ANSWER):
+            log = _Log()
+            batch = step(cache, [(sequence, new)])
+            hidden = forward_pass.forward(model.ops, model.weights, model.config, batch, log)
+            trace.append(log.routes)
             logits = model.ops.to_numpy(forward_pass.logits(model.ops, model.weights, hidden[-1:]))[0]
             top = np.argsort(-logits)[:20]
             weights = np.exp((logits[top] - logits[top[0]]) / 0.8)
             new = [int(rng.choice(top, p=weights / weights.sum()))]
-            del n
-        del talk
     return trace
 
 

@@ -127,9 +127,12 @@ def measure_octuor(args: argparse.Namespace) -> Found:
 
 
 def measure_peer(args: argparse.Namespace) -> Found:
-    """llama-bench without its warm-up: two prompts, the first one cold, then two answers."""
+    """llama-bench without its warm-up: two prompts, the first one cold, then two answers.
+
+    Weights stay as they lie in the file: repacked ones, its default, are memory of its own, and it is killed for them.
+    """
     command = [str(args.peer), "-m", str(args.gguf), "-p", str(args.prompt), "-n", str(args.answer), "-r", "2",
-               "--no-warmup", "-lm", "mmap", "-t", str(args.threads), "-o", "json"]  # fmt: skip
+               "--no-warmup", "-lm", "mmap", "--repack", "0", "-t", str(args.threads), "-o", "json"]  # fmt: skip
     began = time.perf_counter()
     text, peak = run_limited(command, args.gguf, limit_of(args.gguf, args.share))
     took = time.perf_counter() - began
