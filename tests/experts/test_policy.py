@@ -45,7 +45,7 @@ def test_among_those_that_had_their_turn_the_rare_leave_first() -> None:
     expected = usage.passes_to_use(layer=0, n_tokens=1)
     assert expected[0, 2] > expected[0, 0]
     assert expected[0, 3] > 4 * expected[0, 0]
-    assert expected[0, 0] < 1.2  # in the next pass
+    assert expected[0, 0] < 1.25  # in the next pass
 
 
 def test_many_tokens_meet_all_experts() -> None:

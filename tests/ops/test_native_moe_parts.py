@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -19,9 +21,9 @@ def test_parts_in_any_order_are_the_whole(isa: str, n_tokens: int) -> None:
     rng = np.random.default_rng(0)
     ops, dim, hidden = NativeOps(isa, threads=2), 70 if n_tokens < 100 else 6, 300 if n_tokens < 100 else 5
 
-    def leaf(name: str, *shape: int) -> object:
+    def leaf(name: str, *shape: int) -> Any:
         row = find_format(name)
-        return ops.put(Weight(row.quantize(rng.standard_normal(shape).astype(np.float32)), shape, row))
+        return ops.put(Weight(ops.quantize(rng.standard_normal(shape, dtype=np.float32), row), shape, row))
 
     experts = [Expert(leaf(f, hidden, dim), leaf(f, hidden, dim), leaf(f, dim, hidden)) for f in FORMATS]
     x = rng.standard_normal((n_tokens, dim)).astype(np.float32)
