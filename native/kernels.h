@@ -39,13 +39,31 @@
 
 namespace octuor {
 
-enum class Format : int32_t { f32, f16, bf16, q8, q6, q5, q4, q3, q2 };  // tiled ones from q8 on
+enum class Format : int32_t {
+    f32, f16, bf16,              // plain
+    q8, q6, q5, q4, q3, q2,      // tiled
+    gguf_q4_0, gguf_q4_1, gguf_q5_0, gguf_q5_1, gguf_q8_0,  // llama.cpp's, rows of blocks
+    gguf_q2_k, gguf_q3_k, gguf_q4_k, gguf_q5_k, gguf_q6_k, gguf_iq4_nl, gguf_iq4_xs, gguf_mxfp4,
+    gptq_2, gptq_3, gptq_4, gptq_8, awq_4,  // inputs first
+};
 
-// A weight [out, in]; data is format.storage_shape of the Python side, 2-byte aligned or better.
+// What formats of other programs keep beside their codes. Strides are numbers from one line of an array to the next.
+struct Beside {
+    Format scale_format;  // f32, f16 or bf16
+    const void *scales, *zeros;
+    const int32_t* groups;  // [in]: the group of each input; null: group_inputs side by side
+    int64_t n_groups, group_inputs;
+    int64_t data_stride, scale_stride, zero_stride;
+    uint32_t added;  // to each word of zeros, or of 3 bits to each zero
+};
+
+// A weight [out, in]; data is what the format's storage on the Python side has, 2-byte aligned or better (llama.cpp's
+// at any address).
 struct Matrix {
     const void* data;
     int64_t out, in;
     Format format;
+    const Beside* beside = nullptr;  // null where the format has all in its data
 };
 
 // Who shares the work of one call, and memory that stays between calls. Only one call uses it at a time.
@@ -103,6 +121,18 @@ struct Peak {
     void (*run)(int64_t rounds);
 };
 
+// 256 inputs of a matrix to a tiled format with error feedback, as quant/feedback.py's round_block.
+struct RoundCall {
+    const float* targets;  // [out, 256] what to round: the weights, and what earlier inputs' errors ask of them
+    const float* weights;  // [out, 256]
+    int64_t out;
+    const float* spread;  // [256, 256] how much of input j's error is added to the target of input k > j
+    const float* costs;   // [256] how much a squared difference from the target counts
+    Format to;
+    uint8_t* storage;  // one tile for each 64 rows
+    float* errors;     // [out, 256] weights less what they were rounded to
+};
+
 struct Kernels {
     void (*embed)(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out);
     void (*rms_norm)(Team*, const float* x, const float* weight, int64_t n_tokens, int64_t dim, float eps, float* out);
@@ -116,7 +146,11 @@ struct Kernels {
     // out from partial, once every expert has been in a call; to the last bit what one call gives.
     void (*moe_sum)(Team*, const MoeCall*);
     // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
-    int64_t (*quantize)(Team*, const Matrix* from, Format to, uint8_t* storage);
+    // importance [in]: how much the squared error of each input's weights counts; null: all alike.
+    int64_t (*quantize)(Team*, const Matrix* from, Format to, const float* importance, bool thorough, uint8_t* storage);
+    void (*round_block)(Team*, const RoundCall*);
+    // out [out, in]: the weights themselves.
+    void (*dequantize)(Team*, const Matrix* weight, float* out);
     const Peak *int8_peak, *f32_peak, *bf16_peak;
 };
 

@@ -55,27 +55,32 @@ static void moe_pass(Team* team, const MoeCall& call) {
     const Groups groups = group_tokens(team, call);
     const int64_t n = groups.starts[call.n_experts];
     if (!n) return;
-    bool inputs_tiled = false, inputs_plain = false, hidden_tiled = false, hidden_plain = false;
+    bool inputs_rounded = false, inputs_plain = false, hidden_rounded = false, hidden_plain = false;
+    int64_t spare_floats = 0;
     for (int64_t u = 0; u < groups.n_used; u++) {
         const ExpertMatrices& m = call.matrices[groups.used[u]];
-        (is_tiled(m.gate.format) ? inputs_tiled : inputs_plain) = true;
-        (is_tiled(m.up.format) ? inputs_tiled : inputs_plain) = true;
-        (is_tiled(m.down.format) ? hidden_tiled : hidden_plain) = true;
+        (is_rounded(m.gate.format) ? inputs_rounded : inputs_plain) = true;
+        (is_rounded(m.up.format) ? inputs_rounded : inputs_plain) = true;
+        (is_rounded(m.down.format) ? hidden_rounded : hidden_plain) = true;
+        const Matrix* all[] = {&m.gate, &m.up, &m.down};
+        for (const Matrix* w : all)
+            if (turned_spare(*w) > spare_floats) spare_floats = turned_spare(*w);
     }
     Tokens x = {inputs_plain ? sort_tokens(team, call, groups) : nullptr, {}, d};
-    if (inputs_tiled) x.tiled = round_tokens(team, call.x, groups.tokens, n, d);
+    if (inputs_rounded) x.rounded = round_tokens(team, call.x, groups.tokens, n, d);
     const int64_t f_blocks = ceil_div(f, INPUTS), token_blocks = ceil_div(groups.most, TOKEN_BLOCK);
     float* plain = nullptr;
     if (hidden_plain)
         plain = static_cast<float*>(team->scratch(team, HIDDEN_PLAIN_SLOT, size_t(n * f) * sizeof(float)));
     Tokens hidden_tokens = {plain, {}, f};
-    if (hidden_tiled) hidden_tokens.tiled = Rounded::allocate(team, HIDDEN_TILED_SLOT, n, f);
+    if (hidden_rounded) hidden_tokens.rounded = Rounded::allocate(team, HIDDEN_ROUNDED_SLOT, n, f);
     const bool small = n * d * f < SMALL_WORK;
     constexpr int64_t ACC = TOKEN_BLOCK * ROWS, HIDDEN = TOKEN_BLOCK * INPUTS;
-    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(2 * ACC + HIDDEN) * sizeof(float)));
+    const int64_t floats = 2 * ACC + HIDDEN + spare_floats;
+    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(floats) * sizeof(float)));
 
     parallel(team, groups.n_used * f_blocks * token_blocks, small, [=](int64_t i, int thread) {
-        float *gates = memory + thread * (2 * ACC + HIDDEN), *ups = gates + ACC, *hidden = ups + ACC;
+        float *gates = memory + thread * floats, *ups = gates + ACC, *hidden = ups + ACC, *spare = hidden + HIDDEN;
         const int32_t e = groups.used[i / (f_blocks * token_blocks)];
         const int64_t block = i / token_blocks % f_blocks, first = groups.starts[e] + i % token_blocks * TOKEN_BLOCK;
         const int64_t n_here = least(TOKEN_BLOCK, groups.starts[e + 1] - first);
@@ -84,22 +89,22 @@ static void moe_pass(Team* team, const MoeCall& call) {
         const int64_t width = least(INPUTS, f - block * INPUTS);
         for (int64_t from = 0; from < width; from += ROWS) {
             const int64_t row = block * INPUTS + from;
-            product(m.gate, row, x, {first, n_here}, gates, row_address(m.up, row));
+            product(m.gate, row, x, {first, n_here}, gates, spare, row_address(m.up, row));
             const uint8_t* then = from + ROWS < width ? row_address(m.gate, row + ROWS) : nullptr;
-            product(m.up, row, x, {first, n_here}, ups, then);
+            product(m.up, row, x, {first, n_here}, ups, spare, then);
             for (int64_t t = 0; t < n_here; t++)
                 for (int64_t r = 0; r < ROWS; r += W)
                     store(hidden + t * INPUTS + from + r, swiglu(load(gates + t * ROWS + r), load(ups + t * ROWS + r)));
         }
         for (int64_t t = 0; t < n_here; t++) {
             const float* row = hidden + t * INPUTS;
-            if (is_tiled(m.down.format)) round_inputs(row, width, hidden_tokens.tiled.at(block, first + t));
+            if (is_rounded(m.down.format)) round_inputs(row, width, hidden_tokens.rounded.at(block, first + t));
             else memcpy(plain + (first + t) * f + block * INPUTS, row, size_t(width) * sizeof(float));
         }
     });
 
     parallel(team, ceil_div(d, ROWS), small, [=](int64_t i, int thread) {
-        float* acc = memory + thread * (2 * ACC + HIDDEN);
+        float *acc = memory + thread * floats, *spare = acc + 2 * ACC + HIDDEN;
         const int64_t row = i * ROWS, n_rows = least(ROWS, d - row);
         for (int64_t t = 0; t < call.n_tokens && !call.partial; t++)
             memset(call.out + t * d + row, 0, size_t(n_rows) * sizeof(float));
@@ -109,7 +114,7 @@ static void moe_pass(Team* team, const MoeCall& call) {
             if (u + 1 < groups.n_used) then = row_address(call.matrices[groups.used[u + 1]].down, row);
             for (int64_t first = groups.starts[e]; first < groups.starts[e + 1]; first += TOKEN_BLOCK) {
                 const int64_t n_here = least(TOKEN_BLOCK, groups.starts[e + 1] - first);
-                product(call.matrices[e].down, row, hidden_tokens, {first, n_here}, acc, then);
+                product(call.matrices[e].down, row, hidden_tokens, {first, n_here}, acc, spare, then);
                 for (int64_t t = 0; t < n_here; t++) {
                     const float* from = acc + t * ROWS;
                     if (call.partial)

@@ -1,4 +1,6 @@
 // Plain weights to tiled formats. The same search as quant/grouped.py, with sub-scales near the ideal one only.
+//
+// With an importance of each input, the squared error that is minimised counts each weight's so many times.
 #pragma once
 
 namespace octuor::OCTUOR_ISA {
@@ -22,9 +24,19 @@ static inline float reciprocal(float x) {
 
 constexpr int32_t INFINITE = 0x7f800000;  // as bits of a float; those of a NaN are larger
 
+// How to search. Weighted: the errors of inputs count as their importance says. Thorough: from several d, each fitted
+// again until that gains nothing. Either way every sub-scale is tried: a group's largest weight says little then.
+template <bool WEIGHTED_, bool THOROUGH_>
+struct Search {
+    static constexpr bool WEIGHTED = WEIGHTED_, THOROUGH = THOROUGH_, TRIES_ALL = WEIGHTED || THOROUGH;
+};
+constexpr float STARTS[] = {1.0f, 0.8f};  // d, as a share of the one that just reaches the largest weight
+constexpr int MOST_FITS = 4;
+
 // One row of one tile: 256 weights, zeros beyond the matrix.
 struct TileRow {
-    const float* weights;  // [256]
+    const float* weights;     // [256]
+    const float* importance;  // [256] by place, as Places has its weights; null: all alike
     float d;
     int8_t scales[GROUPS];
     int8_t codes[INPUTS];
@@ -71,17 +83,22 @@ struct Nearest {
     }
 };
 
-// The best sub-scales and codes under d, sub-scales from a range about the ideal one. Returns the d that fits them best
-// by least squares, 0 where all is 0.
-template <class Tile>
-static float choose_codes(Places* row, float d) {
-    F32 along = set1(0.0f), power = set1(0.0f);
+// What choose_codes finds: the d that fits its choice best by least squares, 0 where all is 0, and the choice's error.
+struct Fit {
+    float d, error;
+};
+
+// The best sub-scales and codes under d, sub-scales from a range about the ideal one or all of them.
+template <class Tile, class How>
+static Fit choose_codes(Places* row, const float* importance, float d) {
+    F32 along = set1(0.0f), power = set1(0.0f), error = set1(0.0f);
     const F32 inverse_d = set1(reciprocal(d)), most = set1(float(Tile::S_MAX));
+    constexpr int below = How::TRIES_ALL ? Tile::S_MAX : Tile::LOOKS_UP ? 6 : 3, above = How::TRIES_ALL ? 0 : 3;
     for (int64_t g = 0; g < GROUPS; g += W) {
-        const F32 near = min(round(mul(load(row->ideals + g), inverse_d)), most);
+        const F32 near = How::TRIES_ALL ? most : min(round(mul(load(row->ideals + g), inverse_d)), most);
         F32 least_error = set1(__builtin_inff()), best = set1(0.0f);
         for (int side = -1; side <= 1; side += 2)
-            for (int delta = Tile::LOOKS_UP ? -6 : -3; delta <= 3; delta++) {
+            for (int delta = -below; delta <= above; delta++) {
                 const F32 magnitude = min(max(add(near, set1(float(delta))), set1(0.0f)), most);
                 const F32 s = mul(magnitude, set1(float(side))), scale = mul(s, set1(d));
                 const Nearest<Tile> nearest(s, scale);
@@ -89,25 +106,27 @@ static float choose_codes(Places* row, float d) {
                 for (int64_t i = 0; i < GROUP; i++) {
                     const F32 w = load(row->weights + i * GROUPS + g);
                     const F32 off = fnma(nearest.of(w), scale, w);
-                    sum = fma(off, off, sum);
+                    sum = fma(How::WEIGHTED ? mul(off, load(importance + i * GROUPS + g)) : off, off, sum);
                 }
                 best = where_less(sum, least_error, s, best);
                 least_error = min(sum, least_error);
             }
         store(row->scales + g, best);
+        error = add(error, least_error);
         const Nearest<Tile> nearest(best, mul(best, set1(d)));
         for (int64_t i = 0; i < GROUP; i++) {
             const F32 w = load(row->weights + i * GROUPS + g), code = nearest.of(w);
             store(row->codes + i * GROUPS + g, code);
             const F32 exact = mul(code, best);
-            along = fma(w, exact, along);
-            power = fma(exact, exact, power);
+            const F32 counted = How::WEIGHTED ? mul(exact, load(importance + i * GROUPS + g)) : exact;
+            along = fma(w, counted, along);
+            power = fma(exact, counted, power);
         }
     }
-    return sum(along) * reciprocal(sum(power));
+    return {sum(along) * reciprocal(sum(power)), sum(error)};
 }
 
-template <class Tile>
+template <class How, class Tile>
 static void search(Tile, TileRow* row) {
     Places places;
     float largest = 0;
@@ -123,15 +142,31 @@ static void search(Tile, TileRow* row) {
     }
     const float reach = float(-Tile::LOWEST * Tile::S_MAX > 127 ? Tile::HIGHEST : -Tile::LOWEST) * Tile::S_MAX;
     row->d = widen(bf16_above(largest / reach));
-    const float fitted = choose_codes<Tile>(&places, row->d);
-    if (fitted > 0) row->d = widen(bf16_nearest(fitted));
-    choose_codes<Tile>(&places, row->d);
+    if constexpr (How::THOROUGH) {
+        const float first = row->d;
+        float least_error = __builtin_inff();
+        for (const float start : STARTS) {
+            float d = widen(bf16_nearest(first * start));
+            for (int i = 0; i < MOST_FITS; i++) {
+                const Fit fit = choose_codes<Tile, How>(&places, row->importance, d);
+                if (!(fit.error < least_error) && i > 0) break;
+                if (fit.error < least_error) row->d = d, least_error = fit.error;
+                if (!(fit.d > 0)) break;
+                d = widen(bf16_nearest(fit.d));
+            }
+        }
+    } else {
+        const Fit fit = choose_codes<Tile, How>(&places, row->importance, row->d);
+        if (fit.d > 0) row->d = widen(bf16_nearest(fit.d));
+    }
+    choose_codes<Tile, How>(&places, row->importance, row->d);
     for (int64_t g = 0; g < GROUPS; g++) {
         row->scales[g] = int8_t(places.scales[g]);
         for (int64_t i = 0; i < GROUP; i++) row->codes[g * GROUP + i] = int8_t(places.codes[i * GROUPS + g]);
     }
 }
 
+template <class How>
 static void search(Q8, TileRow* row) {
     const int32_t bits = magnitude_bits(row->weights);
     float most;
@@ -188,9 +223,21 @@ static void write_row(Grouped<MAIN, EXTRA, S_MAX, Q...> format, const TileRow& r
     }
 }
 
-template <class Tile>
-static int64_t quantize_tiles(Team* team, const Matrix& from, uint8_t* storage) {
+// The importance of each input in the order of Places, tile after tile; 1 beyond the matrix.
+static const float* places_of(Team* team, const float* importance, int64_t n) {
+    const int64_t wide = ceil_div(n, INPUTS);
+    auto* by_place = static_cast<float*>(team->scratch(team, INPUTS_SLOT, size_t(wide * INPUTS) * sizeof(float)));
+    for (int64_t at = 0; at < wide * INPUTS; at++) {
+        const int64_t place = at % INPUTS, input = at - place + place % GROUPS * GROUP + place / GROUPS;
+        by_place[at] = input < n ? importance[input] : 1.0f;
+    }
+    return by_place;
+}
+
+template <class How, class Tile>
+static int64_t quantize_tiles(Team* team, const Matrix& from, const float* importance, uint8_t* storage) {
     const int64_t tall = ceil_div(from.out, ROWS), wide = ceil_div(from.in, INPUTS);
+    const float* by_place = How::WEIGHTED ? places_of(team, importance, from.in) : nullptr;
     auto* all_weights = reinterpret_cast<float*>(thread_scratch(team, size_t(wide * INPUTS) * sizeof(float)));
     auto* bad_rows = static_cast<int64_t*>(team->scratch(team, LIST_SLOT, size_t(tall) * sizeof(int64_t)));
     parallel(team, tall, from.out * from.in < SMALL_WORK, [=](int64_t i, int thread) {
@@ -203,11 +250,12 @@ static int64_t quantize_tiles(Team* team, const Matrix& from, uint8_t* storage) 
             for (int64_t b = 0; b < wide; b++) {
                 TileRow row = {};
                 row.weights = weights + b * INPUTS;
+                row.importance = How::WEIGHTED ? by_place + b * INPUTS : nullptr;
                 if (magnitude_bits(row.weights) >= INFINITE) {
                     if (bad_rows[i] < 0) bad_rows[i] = r;
                     continue;
                 }
-                search(Tile(), &row);
+                search<How>(Tile(), &row);
                 write_row(Tile(), row, r % ROWS, storage + (i * wide + b) * Tile::BYTES);
             }
         }
@@ -217,8 +265,15 @@ static int64_t quantize_tiles(Team* team, const Matrix& from, uint8_t* storage) 
     return -1;
 }
 
-static int64_t quantize(Team* team, const Matrix* from, Format to, uint8_t* storage) {
-    return by_tile(to, [&]<class Tile>() { return quantize_tiles<Tile>(team, *from, storage); });
+static int64_t quantize(Team* team, const Matrix* from, Format to, const float* importance, bool thorough,
+                        uint8_t* storage) {
+    return by_tile(to, [&]<class Tile>() {
+        if (thorough)  // q8 has nothing more to search
+            return importance ? quantize_tiles<Search<true, true>, Tile>(team, *from, importance, storage)
+                              : quantize_tiles<Search<false, true>, Tile>(team, *from, nullptr, storage);
+        return importance ? quantize_tiles<Search<true, false>, Tile>(team, *from, importance, storage)
+                          : quantize_tiles<Search<false, false>, Tile>(team, *from, nullptr, storage);
+    });
 }
 
 }  // namespace octuor::OCTUOR_ISA

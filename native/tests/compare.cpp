@@ -151,7 +151,7 @@ Bytes tiled_storage(const Kernels& kernels, Team* team, const FormatRow& row, co
                     int64_t in) {
     Bytes bytes(size_t(ceil_div(out, ROWS) * ceil_div(in, INPUTS) * row.tile_bytes));
     const Matrix from = matrix_of(x, out, in);
-    kernels.quantize(team, &from, row.format, bytes.data());
+    kernels.quantize(team, &from, row.format, nullptr, false, bytes.data());
     return bytes;
 }
 
@@ -237,7 +237,7 @@ void check_quantize(Runner& runner, const FormatRow& row) {
     const Matrix from = matrix_of(bad, 70, 300);
     for (const Implementation* isa : runner.isas) {
         Bytes storage(size_t(4 * row.tile_bytes));
-        const int64_t found = isa->kernels->quantize(runner.pool.team(), &from, row.format, storage.data());
+        const int64_t found = isa->kernels->quantize(runner.pool.team(), &from, row.format, nullptr, false, storage.data());
         report(isa->name, std::string("quantize refuses a NaN in row 66 ") + row.name, double(std::abs(found - 66)), 0);
     }
 }

@@ -54,15 +54,31 @@ class Context:
         partial: NDArray[np.float32],
     ) -> None: ...
     def moe_sum(self, experts: I32Array, weights: F32Array, partial: NDArray[np.float32], out: F32Array) -> None: ...
-    def quantize(self, matrix: Matrix, to: str, out: NDArray[np.uint8]) -> int:
+    def quantize(
+        self, matrix: Matrix, to: str, importance: F32Array | None, thorough: bool, out: NDArray[np.uint8]
+    ) -> int:
         """Returns -1, or the first row that holds a number that is not finite."""
 
+    def dequantize(self, matrix: Matrix, out: F32Array) -> None: ...
+    def round_block(
+        self,
+        targets: F32Array,
+        weights: F32Array,
+        spread: F32Array,
+        costs: F32Array,
+        to: str,
+        out: NDArray[np.uint8],
+        errors: F32Array,
+    ) -> None: ...
     def read_bandwidth(self, n_bytes: int) -> float: ...
     def peaks(self) -> list[tuple[str, str, float]]:
         """Kind of number, instruction and 1e9 operations a second, of those that this machine has."""
 
     @property
     def kernel_seconds(self) -> float: ...
+
+def formats() -> list[str]:
+    """Names of the number formats that Matrix takes."""
 
 def implementations() -> list[tuple[str, bool]]:
     """Names of the kernels, plainest first, and whether this machine can run them."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from definitions import random
 from octuor.errors import FormatError
@@ -12,7 +15,7 @@ from octuor.ops.native import (
     implementations,
     quantizer,
 )
-from octuor.quant import BF16, F16, FORMATS, Q4, Format
+from octuor.quant import BF16, F16, FORMATS, Q4, Q6, Q8, Format
 
 ALL = pytest.mark.parametrize("isa", implementations())
 TILED = [row for row in FORMATS.values() if row.is_tiled]
@@ -82,3 +85,66 @@ def test_quantize_refuses_other_arrays() -> None:
         NativeOps(threads=1).quantize(np.zeros((2, 2)), Q4)
     with pytest.raises(TypeError):
         NativeOps(threads=1).quantize(random(4, 8)[:, ::2], Q4)
+
+
+def importance_of(inputs: int, seed: int = 0) -> NDArray[np.float32]:
+    """Log-normal, as mean squares of activations are, some inputs never used."""
+    drawn = np.exp(random(inputs, seed=seed + 1) * np.float32(1.5))
+    drawn[random(inputs, seed=seed + 2) > 1.5] = 0
+    return drawn
+
+
+def weighted_error(
+    row: Format, data: NDArray[np.uint8], x: NDArray[np.float32], importance: NDArray[np.float32]
+) -> float:
+    return float((importance * np.square(row.dequantize(data, x.shape) - x)).sum(dtype=np.float64))
+
+
+@ALL
+@EACH_TILED
+@pytest.mark.parametrize("thorough", [False, True])
+def test_a_weighted_search_is_at_least_as_near_as_the_definition(isa: str, row: Format, thorough: bool) -> None:
+    x, importance = random(65, 300), importance_of(300)
+    found = NativeOps(isa, threads=2).quantize(x, row, importance, thorough=thorough)
+    expected = row.quantize(x, importance, thorough=thorough)
+    errors = [weighted_error(row, data, x, importance) for data in (found, expected)]
+    assert errors[0] <= errors[1] * FAR_SCALES
+
+
+@ALL
+@pytest.mark.parametrize("row", [row for row in TILED if row != Q8], ids=lambda row: row.name)
+def test_a_search_gains_what_it_is_asked_for(isa: str, row: Format) -> None:
+    x, importance, ops = random(128, 512), importance_of(512), NativeOps(isa, threads=2)
+    chosen = [ops.quantize(x, row), ops.quantize(x, row, importance), ops.quantize(x, row, importance, thorough=True)]
+    plain, weighted, thorough = (weighted_error(row, data, x, importance) for data in chosen)
+    assert thorough < weighted < plain
+    if row != Q6:  # whose scales have hardly a choice
+        assert weighted < 0.8 * plain
+    ones = np.ones_like(importance)
+    errors = [weighted_error(row, ops.quantize(x, row, thorough=longer), x, ones) for longer in (True, False)]
+    assert errors[0] <= errors[1]
+
+
+@ALL
+@EACH_TILED
+def test_importance_that_says_nothing(isa: str, row: Format) -> None:
+    x, ops = random(65, 300), NativeOps(isa, threads=2)
+    chosen = [ops.quantize(x, row, np.full(300, level, np.float32)) for level in (0, 1, 1e30)]
+    for data in chosen[1:]:
+        np.testing.assert_array_equal(data, chosen[0])
+    ones = np.ones(300, np.float32)
+    assert weighted_error(row, chosen[0], x, ones) <= weighted_error(row, ops.quantize(x, row), x, ones)
+    padded = row.dequantize(ops.quantize(x, row, importance_of(300), thorough=True), (128, 512))
+    assert not padded[65:].any()
+    assert not padded[:, 304:].any()  # whole groups: q2 has no code for 0
+
+
+@pytest.mark.parametrize("quantize", [lambda x, i: NativeOps(threads=1).quantize(x, Q4, i), Q4.quantize, Q8.quantize])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_importance_has_to_be_a_finite_weight_for_each_input(quantize: Callable[..., object], bad: float) -> None:
+    importance = np.ones(8, np.float32)
+    with pytest.raises(FormatError, match="each of 8 inputs"):
+        quantize(random(4, 8), importance[:-1])
+    importance[5] = bad
+    with pytest.raises(FormatError, match="for input 5"):
+        quantize(random(4, 8), importance)

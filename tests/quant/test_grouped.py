@@ -87,3 +87,15 @@ def test_the_signed_scale_lets_groups_use_the_farther_codes_on_either_side(layou
     for weights in (x, -x):
         error = row.dequantize(row.quantize(weights), x.shape) - weights
         assert np.abs(error).max() < 0.02 * np.abs(x).max()  # D has 8 bits
+
+
+@EACH
+def test_importance_moves_the_error_to_where_it_counts_less(layout: Grouped) -> None:
+    x = gaussian(64, INPUTS)
+    importance = np.exp(1.5 * gaussian(INPUTS, seed=1))
+    row = FORMATS[layout.name]
+    plain, weighted, thorough = (
+        (importance * np.square(row.dequantize(data, x.shape) - x)).sum()
+        for data in (row.quantize(x), row.quantize(x, importance), row.quantize(x, importance, thorough=True))
+    )
+    assert thorough < weighted < plain

@@ -6,7 +6,7 @@ import errno
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import CheckpointError
+
+BLOCK = 8 << 20  # written at once
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
@@ -43,6 +46,11 @@ class MappedFile:
         self.path = path
         self.bytes = map_file(path)
 
+    def refuse_pointer(self) -> None:
+        """Raise CheckpointError if Git left a pointer where the file should be."""
+        if self.bytes[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
+            raise CheckpointError(f"{self.path}: expected weights, found a Git LFS pointer; run `git lfs pull` there")
+
 
 def drop_pages(array: NDArray[Any]) -> None:
     """Tell the system that a view of a mapped file is done with, so that its pages stop counting as ours.
@@ -55,9 +63,11 @@ def drop_pages(array: NDArray[Any]) -> None:
     owner = whole.base.obj if isinstance(whole.base, memoryview) else whole.base
     if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         return
+    # Columns of a matrix lie among others, and the pages of all of them go.
+    extent = array.itemsize + sum((n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True))
     start = array.ctypes.data - whole.ctypes.data
     first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    owner.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+    owner.madvise(mmap.MADV_DONTNEED, first, start + extent - first)
 
 
 @contextmanager
@@ -70,10 +80,8 @@ def replacing(path: Path, n_bytes: int, *, overwrite: bool) -> Iterator[BinaryIO
     leaves that file, and the next one with the same output starts it afresh.
     Raises CheckpointError if the file exists and overwrite is False, or if it cannot be written.
     """
-    if path.is_dir() or (path.exists() and not overwrite):
-        hint = "name a file in it" if path.is_dir() else "choose another name, or ask to overwrite it"
-        raise CheckpointError(f"{path}: expected a new file, found a {_kind(path)}; {hint}")
-    partial = path.with_name(path.name + ".partial")
+    check_new(path, overwrite=overwrite)
+    partial = partial_path(path)
     try:
         partial.unlink(missing_ok=True)
         _check_room(path, n_bytes)
@@ -92,6 +100,160 @@ def replacing(path: Path, n_bytes: int, *, overwrite: bool) -> Iterator[BinaryIO
         partial.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); nothing was kept") from error
+
+
+class Blocks:
+    """Writes a file in aligned blocks of some huge pages, so that the page cache holds it in huge pages (Linux with
+    large folios: 2 MiB writes at 2 MiB edges make them, smaller or odd ones do not). What is left goes at the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._block = bytearray(BLOCK)
+        self._n_held = 0
+
+    def __enter__(self) -> Blocks:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self._file.write(memoryview(self._block)[: self._n_held])
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take all of data; it is not looked at again."""
+        rest = memoryview(data)
+        while len(rest):
+            n = min(len(rest), BLOCK - self._n_held)
+            self._block[self._n_held : self._n_held + n] = rest[:n]
+            self._n_held += n
+            rest = rest[n:]
+            if self._n_held == BLOCK:
+                self._file.write(self._block)
+                self._n_held = 0
+
+    def write_array(self, array: NDArray[Any]) -> None:
+        """Take an array's bytes in row order, without a copy of all of it where it is contiguous."""
+        self.write(bytes_of(array))
+
+
+def bytes_of(array: NDArray[Any]) -> memoryview:
+    """The bytes of an array in row order, without a copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def replacing_folder(path: Path, n_bytes: int, stale: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """A new folder to write files in, which gets its name when the block ends well, and is gone when it does not.
+
+    n_bytes  bytes that will be written; the disk must have them before anything is
+    stale    patterns of names that mark a folder as holding what is about to be written, the surest mark first
+
+    The files go to `<name>.partial` beside it. Where the folder is there, without such names or with overwrite, they
+    are moved into it, the surest mark last, after files of such names are taken out; others stay.
+    Raises CheckpointError if the folder holds such names and overwrite is False, or if it cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path}: expected a new folder, found a file of that name; choose another name")
+    if not overwrite and _named(path, stale):
+        raise CheckpointError(
+            f"{path}: expected a new folder, found a checkpoint; choose another, or ask to overwrite it"
+        )
+    path = path.absolute()
+    partial = path.with_name(path.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            _check_room(path, n_bytes)
+            yield partial
+            made = sorted(partial.iterdir(), key=lambda file: file.match(stale[0]))
+            if path.exists():
+                for old in _named(path, stale):
+                    old.unlink()
+                for file in made:
+                    file.replace(path / file.name)
+                partial.rmdir()
+            else:
+                partial.replace(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); nothing was kept") from error
+
+
+def _named(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [file for pattern in patterns for file in sorted(folder.glob(pattern))] if folder.is_dir() else []
+
+
+class PartialFile:
+    """A file of known length that is written in parts, each at its place, and that a later process can go on with.
+
+    The bytes are in `<name>.partial` beside it until `finish`. The disk's room is taken at once, where the file system
+    can, and what was not written is zeros. Raises CheckpointError as `replacing` does.
+
+    resume   go on with a partial file of this length, if there is one
+    resumed  whether there was
+    """
+
+    def __init__(self, path: Path, n_bytes: int, *, overwrite: bool, resume: bool) -> None:
+        check_new(path, overwrite=overwrite)
+        self.path, self.partial = path, partial_path(path)
+        self.resumed = resume and self.partial.is_file() and self.partial.stat().st_size == n_bytes
+        with self._telling():
+            if not self.resumed:
+                self.partial.unlink(missing_ok=True)
+                _check_room(path, n_bytes)
+            self._file = self.partial.open("r+b" if self.resumed else "x+b", buffering=0)
+            if not self.resumed:
+                self._file.truncate(n_bytes)
+                if hasattr(os, "posix_fallocate") and n_bytes:
+                    os.posix_fallocate(self._file.fileno(), 0, n_bytes)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def write(self, data: memoryview, at: int) -> None:
+        """Write bytes from byte `at` on."""
+        with self._telling():
+            self._file.seek(at)
+            while len(data):
+                data = data[self._file.write(data) :]
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, and let the page cache go of it."""
+        with self._telling():
+            os.fsync(self._file.fileno())
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def finish(self) -> None:
+        """Sync it and give it its name."""
+        self.sync()
+        self._file.close()
+        with self._telling():
+            self.partial.replace(self.path)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file's bytes are until it is whole."""
+    return path.with_name(path.name + ".partial")
+
+
+def check_new(path: Path, *, overwrite: bool) -> None:
+    """Raise CheckpointError if there is a folder of that name, or a file that is not to be overwritten."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        hint = "name a file in it" if path.is_dir() else "choose another name, or ask to overwrite it"
+        raise CheckpointError(f"{path}: expected a new file, found a {_kind(path)}; {hint}")
 
 
 def _check_room(path: Path, n_bytes: int) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from octuor.checkpoint.base import Checkpoint, Reader
-from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
+from octuor.checkpoint.files import PartialFile, bytes_of
+from octuor.checkpoint.safetensors_file import SafetensorsFile, encode_header, write_safetensors
 from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant import Format, find_format
-from octuor.quant.base import Array
+from octuor.quant.base import Array, ceil_div
 from octuor.weights import Weight, weight_shapes
 
 SUFFIX = ".octuor"
@@ -28,6 +29,7 @@ FORMAT = "octuor-pack"
 VERSION = 1
 PAGE = 4096  # the smallest page of the machines we run on; larger ones only lose the tidy edge
 LINE = 64  # bytes of a cache line and of the widest vector register
+NOTES_BYTES = 32 << 10  # room in a header for what is known only when all is written
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 
 
@@ -59,14 +61,7 @@ def write_pack(
     shapes = dict(weight_shapes(config))
     tensors = _layout(config, formats, tokenizer)
     sizes = {tensor.name: tensor.n_bytes for tensor in tensors}
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "config": config.to_json(),
-        "tensors": json.dumps({name: {"format": formats[name].name, "shape": shapes[name]} for name in shapes}),
-    }
-    if tokenizer is not None:
-        metadata["tokenizer"] = tokenizer.kind
+    metadata = _describe(config, formats, tokenizer)
 
     def all_pieces(name: str) -> Iterable[Array]:
         if name in shapes:
@@ -76,6 +71,90 @@ def write_pack(
         return [np.zeros(sizes[name], dtype=np.uint8)]
 
     return write_safetensors(path, tensors, all_pieces, metadata, data_multiple=PAGE, overwrite=overwrite)
+
+
+class PackInParts:
+    """A pack that is written weight by weight in any order, and that a later process can go on with.
+
+    Its partial file opens as a pack from the beginning; weights not yet written are zeros.
+
+    resume   go on with a partial file of the same length, if there is one
+    resumed  whether there was; which weights it has is for the caller to know
+    n_bytes  of the whole file
+    partial  where it is until `finish`
+
+    Raises CheckpointError before anything is written if the file exists or the disk has no room.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: ModelConfig,
+        formats: Mapping[str, Format],
+        tokenizer: TokenizerFile | None = None,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        self._tensors = _layout(config, formats, tokenizer)
+        self._metadata = _describe(config, formats, tokenizer)
+        head, n_data = encode_header(self._tensors, self._metadata, data_multiple=PAGE)
+        self._head_bytes = ceil_div(len(head) + NOTES_BYTES, PAGE) * PAGE
+        self._begins: dict[str, int] = {}
+        at = self._head_bytes
+        for tensor in self._tensors:
+            self._begins[tensor.name] = at
+            at += tensor.n_bytes
+        self.n_bytes = self._head_bytes + n_data
+        self._file = PartialFile(path, self.n_bytes, overwrite=overwrite, resume=resume)
+        self.resumed, self.partial = self._file.resumed, self._file.partial
+        self.note({})
+        if tokenizer is not None:
+            self.write(tokenizer.kind, [np.frombuffer(tokenizer.data, dtype=np.uint8)])
+
+    def __enter__(self) -> PackInParts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.__exit__(*error)
+
+    def write(self, name: str, pieces: Iterable[Array]) -> None:
+        """A weight's storage from first to last byte, cut along its first axis."""
+        at = self._begins[name]
+        for piece in pieces:
+            self._file.write(bytes_of(piece), at)
+            at += piece.nbytes
+        assert at == self._begins[name] + next(t.n_bytes for t in self._tensors if t.name == name), name
+
+    def note(self, metadata: Mapping[str, str]) -> None:
+        """Write the header, with more metadata: NOTES_BYTES of it at most."""
+        head, _ = encode_header(
+            self._tensors, self._metadata | dict(metadata), data_multiple=PAGE, n_bytes=self._head_bytes
+        )
+        assert len(head) == self._head_bytes, (len(head), self._head_bytes)
+        self._file.write(memoryview(head), 0)
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        self._file.sync()
+
+    def finish(self) -> None:
+        """Give the file its name; nothing can be written after this."""
+        self._file.finish()
+
+
+def _describe(config: ModelConfig, formats: Mapping[str, Format], tokenizer: TokenizerFile | None) -> dict[str, str]:
+    """The header's metadata."""
+    shapes = dict(weight_shapes(config))
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "config": config.to_json(),
+        "tensors": json.dumps({name: {"format": formats[name].name, "shape": shapes[name]} for name in shapes}),
+    }
+    if tokenizer is not None:
+        metadata["tokenizer"] = tokenizer.kind
+    return metadata
 
 
 def _layout(config: ModelConfig, formats: Mapping[str, Format], tokenizer: TokenizerFile | None) -> list[Tensor]:

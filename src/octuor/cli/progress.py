@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,36 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def update(what: str, done: int, total: int) -> None:
             progress.update(task, description=what, completed=done, total=total)
+
+        yield update
+
+
+@contextmanager
+def stages_bar(stages: Sequence[str]) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on stderr for stages that follow one another, each with its share done and the time it has left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks = {stage: progress.add_task(stage, total=None, start=False) for stage in stages}
+
+        def update(stage: str, done: int, total: int) -> None:
+            task = tasks[stage]
+            if not progress.tasks[task].started:
+                progress.start_task(task)
+            progress.update(task, completed=done, total=total)
 
         yield update
 

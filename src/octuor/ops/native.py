@@ -19,7 +19,9 @@ from octuor.batch import Batch
 from octuor.errors import BackendError, FormatError, ShapeError
 from octuor.machine import Machine, read_machine
 from octuor.ops import Routing
+from octuor.ops.decoded import decoded
 from octuor.quant import Format
+from octuor.quant.base import Storage, relative_importance
 from octuor.weights import Expert, StreamedExperts, Weight
 
 try:
@@ -63,6 +65,11 @@ def pin_order(machine: Machine, n_threads: int) -> tuple[int, ...]:
     return order[:n_threads]
 
 
+def runs_in_place(storage: Storage) -> bool:
+    """Whether the kernels read a matrix as it is stored; otherwise NativeOps.put decodes it into memory."""
+    return isinstance(storage, Format)
+
+
 class NativeOps:
     """The Ops of the C++ kernels. Calls from several threads are taken one after the other.
 
@@ -87,9 +94,14 @@ class NativeOps:
         return self._context.n_threads
 
     def put(self, weight: Weight) -> Any:
-        """A matrix as it lies, without a copy, mapped or not; a vector as float32."""
+        """A matrix as it lies, without a copy, mapped or not; a vector as float32.
+
+        A matrix in a storage that `runs_in_place` does not know is copied, as ops.decoded has it.
+        """
         if len(weight.shape) == 1:
             return np.ascontiguousarray(weight.to_f32(), dtype=np.float32)
+        if not runs_in_place(weight.format):
+            weight = decoded(weight)
         if not weight.data.flags.c_contiguous:
             raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
         return _native.Matrix(weight.data, weight.shape, weight.format.name)
@@ -167,24 +179,39 @@ class NativeOps:
         if partial is not None:
             self._context.moe_sum(routing.experts, routing.weights, partial, out)
 
-    def quantize(self, x: NDArray[Any], row: Format) -> NDArray[Any]:
+    def quantize(
+        self, x: NDArray[Any], row: Format, importance: F32Array | None = None, *, thorough: bool = False
+    ) -> NDArray[Any]:
         """Weights to the storage of a format, on all threads for the tiled ones.
 
-        x        [out, in] float32, float16, or uint16 holding bfloat16 (the last two for tiled formats only)
-        returns  row.storage_shape(x.shape), row.dtype
+        x           [out, in] float32, float16, or uint16 holding bfloat16 (the last two for tiled formats only)
+        importance  [in] float32, how much the squared error of each input's weights counts; None: all alike
+        thorough    search for a slightly smaller error, several times as long
+        returns     row.storage_shape(x.shape), row.dtype
 
-        Raises FormatError, naming the row, where a tiled format meets a number that is not finite.
+        Raises FormatError, naming the row, where a tiled format meets a number that is not finite, and where an
+        importance is not [in] or not finite and at least 0.
         """
         if not row.is_tiled:
             return row.quantize(x)
+        relative = None if importance is None else relative_importance(importance, x.shape[1])
         out = np.empty(row.storage_shape(x.shape), dtype=row.dtype)
         source = {"f": "f32", "e": "f16", "H": "bf16"}.get(x.dtype.char, x.dtype.name)
-        bad_row = self._context.quantize(_native.Matrix(x, x.shape, source), row.name, out)
+        bad_row = self._context.quantize(_native.Matrix(x, x.shape, source), row.name, relative, thorough, out)
         if bad_row >= 0:
             raise FormatError(
                 f"{row.name}: expected finite weights, found another in row {bad_row}; is the checkpoint damaged?"
             )
         return out
+
+    def round_block(
+        self, targets: F32Array, weights: F32Array, spread: F32Array, costs: F32Array, row: Format
+    ) -> tuple[NDArray[np.uint8], F32Array]:
+        """As in quant/feedback.py, on all threads."""
+        storage = np.empty(row.storage_shape(targets.shape), dtype=np.uint8)
+        errors = np.empty(targets.shape, dtype=np.float32)
+        self._context.round_block(targets, weights, spread, costs, row.name, storage, errors)
+        return storage, errors
 
     def read_bandwidth_gb_s(self, n_bytes: int = PROBE_BYTES) -> float:
         """GB/s (1e9 bytes) at which all threads together read memory from end to end."""

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from octuor.errors import FormatError
+
 Array = NDArray[Any]
 Parts = Mapping[str, Array]  # what a storage keeps beside its main array, such as scales and zeros
 
@@ -34,6 +36,42 @@ class Storage(Protocol):
         """The numbers, as the format's own program has them."""
 
 
+class Quantizer(Protocol):
+    """Plain weights to a format's storage, such as Format.quantize or NativeOps.quantize with a format."""
+
+    def __call__(
+        self, x: NDArray[np.float32], importance: NDArray[np.float32] | None = None, *, thorough: bool = False
+    ) -> Array:
+        """The storage of x [out, in] with the least error found.
+
+        importance  [in] float32, how much the squared error of each input's weights counts, best the input's mean
+                    square over a text; None: all alike. Plain formats have no choice and ignore it
+        thorough    search longer for a slightly smaller error
+        """
+
+
+IMPORTANCE_FLOOR = 1e-6  # relative to the mean: where nothing was seen, weights are rounded as if it might be
+
+
+def relative_importance(importance: NDArray[np.float32], inputs: int) -> NDArray[np.float32]:
+    """Importance [in] as searches take it: float32 of mean 1, none under IMPORTANCE_FLOOR; ones where all are 0.
+
+    Raises FormatError where it is not [in], or holds a negative number, an infinity or NaN.
+    """
+    if importance.shape != (inputs,):
+        raise FormatError(f"importance: expected one number for each of {inputs} inputs, found {importance.shape}")
+    if not (usable := np.isfinite(importance) & (importance >= 0)).all():
+        place = int(np.argmin(usable))
+        raise FormatError(
+            f"importance: expected finite numbers from 0 up, found {importance[place]} for input {place}; "
+            "quantize without it where activations overflow"
+        )
+    mean = importance.mean(dtype=np.float64)
+    if mean == 0:
+        return np.ones(inputs, dtype=np.float32)
+    return np.maximum(importance / mean, IMPORTANCE_FLOOR).astype(np.float32)
+
+
 def ceil_div(a: int, b: int) -> int:
     """The least n with n * b >= a."""
     return -(-a // b)
@@ -49,7 +87,7 @@ class Format:
 
     safetensors  dtype name in a safetensors header
     error        bound on the root-mean-square error of Gaussian weights, relative to their own
-    quantize     float32 [out, in] -> storage
+    quantize     float32 [out, in] -> storage, as in Quantizer
     dequantize   storage, shape -> float32 of that shape
     """
 
@@ -57,7 +95,7 @@ class Format:
     dtype: np.dtype[Any]
     safetensors: str
     error: float
-    quantize: Callable[[NDArray[np.float32]], Array]
+    quantize: Quantizer
     dequantize: Callable[[Array, tuple[int, ...]], NDArray[np.float32]]
     tile_rows: int = 1
     tile_inputs: int = 1

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from octuor.quant.base import Array, Format
+from octuor.quant.base import Array, Format, ceil_div, relative_importance
 from octuor.quant.int8_exact import (
     GROUP,
     GROUPS,
@@ -95,41 +95,93 @@ LAYOUTS = {
 }
 
 
-def search(layout: Grouped, rows: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.int8], NDArray[np.int8]]:
+STARTS = (1.0, 0.8)  # D of a thorough search, as a share of the one that just reaches the largest weight
+MOST_FITS = 4
+
+
+def search(
+    layout: Grouped,
+    rows: NDArray[np.float32],
+    importance: NDArray[np.float32] | None = None,
+    *,
+    thorough: bool = False,
+) -> tuple[NDArray[np.uint16], NDArray[np.int8], NDArray[np.int8]]:
     """Choose D, s and q for blocks of 256 inputs.
 
-    rows     [N, 256] float32
-    returns  D [N] bfloat16 as uint16, s [N, 16] int8, q [N, 256] int8 from the book
+    rows        [N, 256] float32
+    importance  [N, 256] float32 above 0, of mean about 1: how much each squared error counts; None: all alike
+    thorough    begin from each of STARTS and fit D again until that gains nothing
+    returns     D [N] bfloat16 as uint16, s [N, 16] int8, q [N, 256] int8 from the book
 
     D begins where the largest weight is just in reach. Every s is tried for every group, D is fitted by least squares
     to the sums that the chosen s and q make, and every s is tried again.
     """
     w = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, GROUPS, GROUP)
-    d = from_bf16(bf16_up(np.abs(w).max((-1, -2)) / np.float32(layout.reach)))  # [N]
-    s, q = _choose_codes(layout, w, d)
-    exact = s[..., None] * q
-    fitted = (w * exact).sum((-1, -2)) * reciprocal(np.square(exact).sum((-1, -2)))
-    d = from_bf16(to_bf16(np.where(fitted > 0, fitted, d).astype(np.float32)))
-    s, q = _choose_codes(layout, w, d)
+    counts = np.ones_like(w) if importance is None else np.ascontiguousarray(importance).reshape(w.shape)
+    reaching = np.abs(w).max((-1, -2)) / np.float32(layout.reach)  # [N]
+    d = from_bf16(bf16_up(reaching))
+    if thorough:
+        least_error = np.full(d.shape, np.inf, dtype=np.float32)
+        for start in STARTS:
+            tried = from_bf16(to_bf16(from_bf16(bf16_up(reaching)) * np.float32(start)))
+            for _ in range(MOST_FITS):
+                s, q, error = _choose_codes(layout, w, counts, tried)
+                d = np.where(error < least_error, tried, d)
+                least_error = np.minimum(error, least_error)
+                tried = _fit(w, counts, s, q, tried)
+    else:
+        s, q, _ = _choose_codes(layout, w, counts, d)
+        d = _fit(w, counts, s, q, d)
+    s, q, _ = _choose_codes(layout, w, counts, d)
     return to_bf16(d), s.astype(np.int8), q.astype(np.int8).reshape(-1, INPUTS)
 
 
+def _fit(
+    w: NDArray[np.float32],
+    counts: NDArray[np.float32],
+    s: NDArray[np.float32],
+    q: NDArray[np.float32],
+    d: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """D by least squares for the chosen s and q, as a bfloat16 holds it; d itself where all is 0."""
+    exact = s[..., None] * q
+    fitted = (counts * w * exact).sum((-1, -2)) * reciprocal((counts * np.square(exact)).sum((-1, -2)))
+    return from_bf16(to_bf16(np.where(fitted > 0, fitted, d).astype(np.float32)))
+
+
 def _choose_codes(
-    layout: Grouped, w: NDArray[np.float32], d: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The best s [N, 16] and q [N, 16, 16] for groups w [N, 16, 16] under d [N]."""
+    layout: Grouped, w: NDArray[np.float32], counts: NDArray[np.float32], d: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """The best s [N, 16] and q [N, 16, 16] for groups w [N, 16, 16] under d [N], and the error that they leave [N]."""
     s, q = np.zeros(w.shape[:2], dtype=np.float32), np.zeros_like(w)
-    least_error = np.square(w).sum(-1)
+    least_error = (counts * np.square(w)).sum(-1)
     # A book is never symmetric: where it were, signs would be idle.
     for candidate in (sign * size for size in range(1, layout.s_max + 1) for sign in (1, -1)):
         scale = candidate * d
         codes = _nearest(layout.book_of(candidate), w * reciprocal(scale)[:, None, None])
-        error = np.square(w - scale[:, None, None] * codes).sum(-1)
+        error = (counts * np.square(w - scale[:, None, None] * codes)).sum(-1)
         better = error < least_error
         least_error = np.where(better, error, least_error)
         s = np.where(better, np.float32(candidate), s)
         q = np.where(better[..., None], codes, q)
-    return s, q
+    return s, q, least_error.sum(-1)
+
+
+def choose_scales(
+    layout: Grouped, w: NDArray[np.float32], counts: NDArray[np.float32], d: NDArray[np.float32]
+) -> NDArray[np.int8]:
+    """The best s [N] for one group of each of N rows, w [N, 16] under d [N], errors counted by counts [16]."""
+    each = np.broadcast_to(counts, w.shape)[:, None]
+    return _choose_codes(layout, w[:, None], each, d)[0][:, 0].astype(np.int8)
+
+
+def nearest_codes(layout: Grouped, s: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The q nearest to each x [N], of those that s [N] may multiply."""
+    book = np.array(layout.book, dtype=np.float32)
+    if len(book) != book[-1] - book[0] + 1:  # every q may be multiplied by every s
+        return _nearest(book, x)
+    limit = np.floor(INT8_MAX / np.maximum(np.abs(s), 1))
+    return np.rint(x).clip(np.maximum(book[0], -limit), np.minimum(book[-1], limit))
 
 
 def _nearest(book: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,11 +249,22 @@ def _first_bits(pairs_at: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.array([[[at], [at + 4]] for at in pairs_at], dtype=np.uint8)
 
 
+def _by_row(importance: NDArray[np.float32], out: int, inputs: int) -> NDArray[np.float32]:
+    """Importance [in] for each row of the tiles of a matrix, [N, 256]; 1 beyond its edge."""
+    padded = np.ones(ceil_div(inputs, INPUTS) * INPUTS, dtype=np.float32)
+    padded[:inputs] = relative_importance(importance, inputs)
+    each = np.broadcast_to(padded.reshape(1, -1, 1, INPUTS), (ceil_div(out, ROWS), len(padded) // INPUTS, ROWS, INPUTS))
+    return each.reshape(-1, INPUTS)
+
+
 def _format(layout: Grouped, error: float) -> Format:
-    def quantize(x: NDArray[np.float32]) -> Array:
+    def quantize(
+        x: NDArray[np.float32], importance: NDArray[np.float32] | None = None, *, thorough: bool = False
+    ) -> Array:
         cut = tiles(x)
         lead = cut.shape[:2]
-        d, s, q = search(layout, cut.reshape(-1, INPUTS))
+        counts = None if importance is None else _by_row(importance, *x.shape)
+        d, s, q = search(layout, cut.reshape(-1, INPUTS), counts, thorough=thorough)
         return pack(layout, d.reshape(*lead, ROWS), s.reshape(*lead, ROWS, GROUPS), q.reshape(*lead, ROWS, INPUTS))
 
     def dequantize(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:

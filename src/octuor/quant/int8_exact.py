@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import FormatError
-from octuor.quant.base import Array, Format, ceil_div
+from octuor.quant.base import Array, Format, ceil_div, relative_importance
 from octuor.quant.plain import from_bf16
 
 ROWS, STRIPS, STRIP, INPUTS, GROUP = 64, 4, 16, 256, 16
@@ -62,10 +62,23 @@ def reciprocal(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(inverse), inverse, np.float32(0))
 
 
-def _quantize_q8(x: NDArray[np.float32]) -> Array:
+def _quantize_q8(
+    x: NDArray[np.float32],
+    importance: NDArray[np.float32] | None = None,
+    *,
+    thorough: bool = False,  # noqa: ARG001
+) -> Array:
+    """D is what just reaches the largest weight, whatever is important: another gains nothing at 8 bits."""
     cut = tiles(x)
+    if importance is not None:
+        relative_importance(importance, x.shape[1])  # refuses what other formats refuse
     d = bf16_up(np.abs(cut).max(axis=-1) / np.float32(127))
     codes = np.rint(cut * reciprocal(from_bf16(d))[..., None]).clip(-127, 127).astype(np.int8)
+    return pack_q8(d, codes)
+
+
+def pack_q8(d: NDArray[np.uint16], codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Lay out tiles: D [tall, wide, 64] bfloat16, codes [tall, wide, 64, 256] -> uint8 [tall, wide, Q8_BYTES]."""
     tall, wide = codes.shape[:2]
     data = np.empty((tall, wide, Q8_BYTES), dtype=np.uint8)
     data[..., : 2 * ROWS] = np.ascontiguousarray(d).view(np.uint8)
@@ -74,11 +87,17 @@ def _quantize_q8(x: NDArray[np.float32]) -> Array:
     return data
 
 
-def _dequantize_q8(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def unpack_q8(data: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """The inverse of pack_q8, with D widened."""
     tall, wide = data.shape[:2]
     d = from_bf16(np.ascontiguousarray(data[..., : 2 * ROWS]).view(np.uint16))
     quads = np.ascontiguousarray(data[..., 2 * ROWS :]).view(np.int8)
     codes = quads.reshape(tall, wide, STRIPS, INPUTS // 4, STRIP, 4).swapaxes(3, 4).reshape(tall, wide, ROWS, INPUTS)
+    return d, codes
+
+
+def _dequantize_q8(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    d, codes = unpack_q8(data)
     return untile(codes.astype(np.float32) * d[..., None], shape)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -75,27 +76,40 @@ def convert(
     began = time.perf_counter()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     formats = choose_formats(checkpoint.config, format_name, overrides or {})
-    make_tiles = quantize or native_quantizer()
-    total, done = checkpoint.n_bytes, 0
+    stream = WeightStream(checkpoint, quantize or native_quantizer(), progress)
+    tokenizer = tokenizer_of(checkpoint)
+    bytes_out = write_pack(
+        out, checkpoint.config, formats, lambda name: stream.pieces(name, formats[name]), tokenizer, overwrite=overwrite
+    )
+    return ConvertReport(out, stream.done, bytes_out, time.perf_counter() - began)
 
-    def pieces(name: str) -> Iterator[Array]:
-        nonlocal done
+
+class WeightStream:
+    """A checkpoint's weights on their way into a file: block by block, the source's pages let go behind each.
+
+    done  bytes of the source that were read
+    """
+
+    def __init__(self, checkpoint: Checkpoint, quantize: Quantize, progress: Progress | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.done = 0
+        self._quantize, self._progress = quantize, progress
+        self._total = 0 if progress is None else checkpoint.n_bytes
+
+    def pieces(self, name: str, target: Format) -> Iterator[Array]:
+        """A weight's storage in the target format, cut between rows.
+
+        Raises CheckpointError where a weight is not finite, or too large for the target, naming the row.
+        """
         first_row = 0
-        for block in _blocks(checkpoint.get(name)):
-            yield _convert_block(block, first_row, formats[name], make_tiles)
+        for block in row_blocks(self.checkpoint.get(name)):
+            yield convert_block(block, first_row, target, self._quantize)
             for array in (block.data, *block.parts.values()):
                 drop_pages(array)
             first_row += block.shape[0]
-            done += block.nbytes
-            if progress is not None:
-                progress(done, total)
-
-    data = checkpoint.tokenizer_bytes()
-    tokenizer = None
-    if data is not None and checkpoint.tokenizer_kind is not None:
-        tokenizer = TokenizerFile(checkpoint.tokenizer_kind, data)
-    bytes_out = write_pack(out, checkpoint.config, formats, pieces, tokenizer, overwrite=overwrite)
-    return ConvertReport(out, total, bytes_out, time.perf_counter() - began)
+            self.done += block.nbytes
+            if self._progress is not None:
+                self._progress(self.done, self._total)
 
 
 def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str, str]) -> dict[str, Format]:
@@ -108,6 +122,14 @@ def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str
     return {name: by_part.get(name.rpartition(".")[2], F32) for name, _ in weight_shapes(config)}
 
 
+def tokenizer_of(checkpoint: Checkpoint) -> TokenizerFile | None:
+    """The checkpoint's tokenizer for a pack to carry, None where it has none."""
+    data = checkpoint.tokenizer_bytes()
+    if data is None or checkpoint.tokenizer_kind is None:
+        return None
+    return TokenizerFile(checkpoint.tokenizer_kind, data)
+
+
 def native_quantizer() -> Quantize:
     """The default quantizer; made where it is needed, for the extension takes time to load."""
     from octuor.ops.native import quantizer
@@ -115,17 +137,16 @@ def native_quantizer() -> Quantize:
     return quantizer()
 
 
-def _blocks(weight: Weight) -> Iterator[Weight]:
+def row_blocks(weight: Weight) -> Iterator[Weight]:
     """A weight cut into blocks of whole rows, in order, each a view."""
     n_rows, *inputs = weight.shape
-    step = CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // ROW_MULTIPLE * ROW_MULTIPLE
-    step = max(step, ROW_MULTIPLE)
-    assert step % weight.format.row_multiple == 0, weight.format
+    multiple = lcm(ROW_MULTIPLE, weight.format.row_multiple)
+    step = max(CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // multiple, 1) * multiple
     for start in range(0, n_rows, step):
         yield weight.rows(start, min(start + step, n_rows))
 
 
-def _convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
+def convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
     """The storage of a block in the target format; errors count rows from first_row."""
     stored = block.format
     if isinstance(stored, Format) and stored.is_tiled and target == stored:
