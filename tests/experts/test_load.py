@@ -13,7 +13,6 @@ from octuor.checkpoint.files import MappedFile
 from octuor.checkpoint.huggingface import write_huggingface
 from octuor.errors import CheckpointError
 from octuor.experts.layout import arrays, find_image
-from octuor.experts.load import load_streamed
 from octuor.ops.native import NativeOps
 from octuor.quant import F32
 from octuor.weights import Weight
@@ -55,7 +54,7 @@ def test_a_hugging_face_folder_streams(ops: NativeOps, tmp_path: Path) -> None:
     write_huggingface(tmp_path / "folder", source.config, lambda name: source.get(name).to_f32(), F32)
     checkpoint = open_checkpoint(tmp_path / "folder")
     resident = Toy(ops, checkpoint.config, {name: checkpoint.load(name) for name in checkpoint.names})
-    toy = StreamedToy(ops, tmp_path / "folder", lambda shape: 2 * max(shape.sizes))
+    toy = StreamedToy(ops, checkpoint, lambda shape: 2 * max(shape.sizes))
     tokens = list(range(30))
     assert np.array_equal(toy.alone(tokens), resident.alone(tokens))
     assert toy.store.stats().misses
@@ -63,4 +62,4 @@ def test_a_hugging_face_folder_streams(ops: NativeOps, tmp_path: Path) -> None:
 
 def test_experts_that_are_in_no_file_have_to_be_converted(ops: NativeOps) -> None:
     with pytest.raises(CheckpointError, match=r"layers.0.experts.0.gate \(f32\) does not; .* `octuor convert` first"):
-        load_streamed(random_checkpoint(CONFIG, tokenizer=False), ops.put, lambda _: None, cache_itemsize=2)  # type: ignore[arg-type, return-value]
+        StreamedToy(ops, random_checkpoint(CONFIG, tokenizer=False), lambda _: 0)

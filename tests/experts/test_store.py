@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from experts.conftest import CONFIG, StreamedToy
 from octuor.batch import step
+from octuor.checkpoint import open_checkpoint
 from octuor.errors import CheckpointError
 from octuor.ops.native import NativeOps
 from toys import Toy
@@ -22,7 +23,7 @@ POOLS = [1, 2, 3, 5, 8, 15, 16]  # of the largest experts; there are 16
 
 
 def streamed(ops: NativeOps, path: Path, n: int) -> StreamedToy:
-    return StreamedToy(ops, path, lambda shape: n * max(shape.sizes))
+    return StreamedToy(ops, open_checkpoint(path), lambda shape: n * max(shape.sizes))
 
 
 @pytest.mark.parametrize("n", POOLS)
