@@ -22,7 +22,9 @@
 //   T may be 0 and is 1 when decoding; every other extent is at least 1 and may be odd.
 //   C is even. H is a multiple of K. Nothing is a multiple of a vector width.
 //   Tiled weights (q8 to q2) are padded with zeros to 64 rows x 256 inputs; rows beyond `out` are never written.
-//   With a tiled weight the inputs are rounded to int8 per token and 256 inputs, as quantize_activations does.
+//   With a tiled weight, and with llama.cpp's blocks, the inputs are rounded to int8 per token and 256 inputs, as
+//   quantize_activations does.
+//   Weights of other programs keep their values to the last bit: those that their own dequantizers give.
 //   avx512bf16 rounds queries, keys, values and weights of attention to bfloat16 where a sequence has two tokens or
 //   more in the call and the cache is f16; sums stay float32.
 //   Expert numbers, token ids and page numbers have been checked by the caller.

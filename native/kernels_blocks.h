@@ -54,11 +54,15 @@ static inline void strip_dot(const OpenStrip& open, int64_t n_groups, Activation
                 group_sums[t] = SUMS == 2 ? parts[0] + parts[1] : parts[0];
                 sums[t] = set1_i(exact_start(group_sums[t]));
             }
-#pragma GCC unroll 8
-            for (int64_t quad = g * G; quad < (g + 1) * G; quad++) {
-                const I32 weights = exact_weights(load_i(open.codes[quad] + row * 4));
-                for (int t = 0; t < N; t++)
-                    sums[t] = exact_dot(sums[t], weights, broadcast(x.codes + t * INPUTS + quad * 4));
+#pragma GCC unroll 2
+            for (int64_t quad = g * G; quad < (g + 1) * G; quad += 4) {
+                Inputs inputs[N];
+                for (int t = 0; t < N; t++) inputs[t] = load_inputs(x.codes + t * INPUTS + quad * 4);
+#pragma GCC unroll 4
+                for (int q = 0; q < 4; q++) {
+                    const I32 weights = exact_weights(load_i(open.codes[quad + q] + row * 4));
+                    for (int t = 0; t < N; t++) sums[t] = exact_dot(sums[t], weights, quad_of(inputs[t], q));
+                }
             }
             for (int t = 0; t < N; t++) {
                 totals[t] = fma(to_f32(sums[t]), scale, totals[t]);

@@ -78,7 +78,7 @@ struct PlainRows {
 // the next rows where they do. The latter reads weights nearly as they lie; fetched line after line, rows ahead and no
 // nearer than L2, they come at the memory's pace.
 template <class Rows>
-static void plain_product(Rows source, const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
+static void plain_product(Rows&& source, const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
     constexpr int64_t PANEL = Rows::PANEL, L2_INPUTS = 1 << 18;
     const int64_t n_rows = least(ROWS, w.out - first_row);
     auto panel = [&]<int R>(int64_t r, int64_t from, bool row_by_row) {

@@ -160,7 +160,9 @@ def _scales(rng: Random, shape: tuple[int, ...], size: float) -> NDArray[np.floa
 
 
 def _as(name: str, x: NDArray[np.float32]) -> NDArray[np.generic]:
-    return {"f16": x.astype(np.float16), "bf16": to_bf16(x), "f32": x}[name]
+    if name == "bf16":
+        return to_bf16(x)
+    return x.astype({"f16": np.float16, "f32": np.float32}[name])
 
 
 # Each makes a weight of some outputs and inputs, multiples of 8 and of 256, from a seed.

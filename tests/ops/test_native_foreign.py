@@ -16,6 +16,8 @@ from octuor.errors import FormatError, ShapeError
 from octuor.ops.layouts import native_name
 from octuor.ops.native import NativeOps, implementations, runs_in_place
 from octuor.quant import FORMATS
+from octuor.quant.base import Array
+from octuor.quant.hqq import Hqq
 from octuor.weights import Expert, Weight
 from toys import relative_error
 
@@ -171,6 +173,8 @@ def test_codes_that_are_not_numbers() -> None:
 def test_quantized_zeros_and_scales_of_hqq() -> None:
     nested = hqq(8, 64 * 4, 1, group=128, dtype="f16")
     plain = hqq(4, 64, 256)
+    assert isinstance(plain.format, Hqq)
+    assert isinstance(nested.format, Hqq)
     storage = replace(plain.format, zero=nested.format)
     below = {"zero.data": nested.data, "zero.zero": nested.parts["zero"], "zero.scale": nested.parts["scale"]}
     weight = Weight(plain.data, (64, 256), storage, "hqq", {"scale": plain.parts["scale"], **below})
@@ -199,14 +203,10 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     weight = gptq(4, 64, 256)
     data, parts, numbers = weight.data, dict(weight.parts), {"group_size": 32, "added": 0}
 
-    def refuse(match: str, **changed: object) -> None:
+    def refuse(match: str, data: Array = data, parts: dict[str, Array] | None = None, group_size: int = 32) -> None:
         with pytest.raises(ShapeError, match=match):
             _native.Matrix(
-                changed.get("data", data),  # type: ignore[arg-type]
-                (64, 256),
-                "gptq-4",
-                parts | changed.get("parts", {}),  # type: ignore[operator]
-                numbers | changed.get("numbers", {}),  # type: ignore[operator]
+                data, (64, 256), "gptq-4", {**weight.parts, **(parts or {})}, numbers | {"group_size": group_size}
             )
 
     refuse(r"qweight: expected \[32, 64\], found \[31, 64\]", data=data[:-1])
@@ -219,7 +219,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     refuse("qzeros: expected int32", parts={"qzeros": parts["qzeros"].view(np.uint32)})
     refuse(r"g_idx: expected \[256\], found \[255\]", parts={"g_idx": np.zeros(255, np.int32)})
     refuse("g_idx: expected int32", parts={"g_idx": np.zeros(256, np.int64)})
-    refuse("group_size: expected at least 1, found 0", numbers={"group_size": 0})
+    refuse("group_size: expected at least 1, found 0", group_size=0)
     with pytest.raises(ShapeError, match="expected an array scales, found none"):
         _native.Matrix(data, (64, 256), "gptq-4", {}, numbers)
     with pytest.raises(ShapeError, match="expected a number group_size, found none"):
