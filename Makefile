@@ -10,7 +10,7 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat serve test test-amx test-clients test-robust test-parity test-aarch64 test-aarch64-python lint format bench clean
+.PHONY: chat serve test test-amx test-clients test-formats test-robust test-parity test-aarch64 test-aarch64-python lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
@@ -36,6 +36,22 @@ build/clients/%/.installed: tests/clients/requirements/%.txt
 	@rm -rf $(@D)
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'pytest>=8' -r $< >&2
+	@touch $@
+
+# Checkpoints that other people's quantizers write; each program has an environment of its own over ours, which lends it
+# PyTorch and transformers where it does not ask for others.
+FORMATS := $(basename $(notdir $(wildcard tests/formats/requirements/*.txt)))
+
+test-formats: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity $(FORMATS:%=build/formats/%/.installed)
+	$(BIN)/python -m pytest tests/formats/live_*.py
+
+build/formats/%/.installed: tests/formats/requirements/%.txt | $(VENV)/.parity
+	$(call say,installing $* and what it needs into $(@D))
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/octuor-parity.pth
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< >&2
 	@touch $@
 
 # Bodies of every kind, whatever /openapi.json allows and forbids, kill -9 under load: some minutes.

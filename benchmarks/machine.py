@@ -22,7 +22,7 @@ import numpy as np
 
 import octuor
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.memory import HUGE_PAGE, MADV_HUGEPAGE, _advise, populate, read_resident
+from octuor.checkpoint.memory import HUGE_PAGE, MADV_HUGEPAGE, advise, populate, read_resident
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
 from octuor.weights import Weights
@@ -54,7 +54,7 @@ def pages(path: Path, threads: int, rounds: int) -> None:
         if kind == "own memory":
             read_resident(checkpoint.files)
         for file in checkpoint.files:
-            _advise(file.bytes, MADV_HUGEPAGE if kind == "mapped, huge pages" else MADV_NOHUGEPAGE)
+            advise(file.bytes, MADV_HUGEPAGE if kind == "mapped, huge pages" else MADV_NOHUGEPAGE)
             populate(file.bytes)
         if kind == "mapped, huge pages":
             print(f"mapped in huge pages of {HUGE_PAGE >> 20} MiB: {huge_share(path.resolve()):.0%} of both mappings")

@@ -25,9 +25,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from octuor.checkpoint.huggingface import write_huggingface
 from octuor.ops.torch import TorchOps
 from octuor.quant import F32
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.train.data import Source, TokenStream
 from octuor.train.loop import train_step
 from octuor.train.recipe import Recipe, Stage, read_recipe

@@ -16,7 +16,9 @@
 #include <system_error>
 #include <vector>
 
+#include "checks.h"
 #include "dispatch.h"
+#include "matrix.h"
 #include "probe.h"
 #include "rope_table.h"
 #include "threads.h"
@@ -26,93 +28,6 @@ using namespace nb::literals;
 
 namespace octuor {
 namespace {
-
-template <class T, int N>
-using Input = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <class T, int N>
-using Output = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-using AnyInput = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
-using AnyOutput = nb::ndarray<nb::c_contig, nb::device::cpu>;
-
-[[noreturn]] void fail(const char* error, const std::string& message) {
-    nb::object type = nb::module_::import_("octuor.errors").attr(error);
-    PyErr_SetString(type.ptr(), message.c_str());
-    throw nb::python_error();
-}
-
-std::string text(const std::vector<int64_t>& shape) {
-    std::string s = "[";
-    for (size_t i = 0; i < shape.size(); i++) s += (i ? ", " : "") + std::to_string(shape[i]);
-    return s + "]";
-}
-
-template <class Array>
-std::vector<int64_t> shape_of(const Array& array) {
-    std::vector<int64_t> shape;
-    for (size_t i = 0; i < array.ndim(); i++) shape.push_back(int64_t(array.shape(i)));
-    return shape;
-}
-
-template <class Array>
-void expect_shape(const char* what, const Array& array, std::initializer_list<int64_t> expected) {
-    bool same = array.ndim() == expected.size();
-    size_t i = 0;
-    for (int64_t n : expected) same = same && int64_t(array.shape(i++)) == n;
-    if (!same)
-        fail("ShapeError", std::string(what) + ": expected " + text(expected) + ", found " + text(shape_of(array)));
-}
-
-void expect_range(const char* what, const int32_t* values, int64_t n, int64_t end) {
-    for (int64_t i = 0; i < n; i++)
-        if (values[i] < 0 || values[i] >= end)
-            fail("RequestError", std::string(what) + ": expected numbers in 0.." + std::to_string(end - 1) +
-                                     ", found " + std::to_string(values[i]) + " at place " + std::to_string(i));
-}
-
-// A row of quant.FORMATS.
-struct FormatRow {
-    const char* name;
-    nb::dlpack::dtype dtype;
-    int64_t tile_bytes;  // 0: plain
-};
-constexpr uint8_t UINT = uint8_t(nb::dlpack::dtype_code::UInt), FLOAT = uint8_t(nb::dlpack::dtype_code::Float);
-const FormatRow FORMATS[] = {
-    // in the order of enum Format
-    {"f32", {FLOAT, 32, 1}, 0},  {"f16", {FLOAT, 16, 1}, 0}, {"bf16", {UINT, 16, 1}, 0},
-    {"q8", {UINT, 8, 1}, 16512}, {"q6", {UINT, 8, 1}, 13056}, {"q5", {UINT, 8, 1}, 11008},
-    {"q4", {UINT, 8, 1}, 8960},  {"q3", {UINT, 8, 1}, 6912},  {"q2", {UINT, 8, 1}, 4864},
-};
-constexpr int64_t TILE_ROWS = 64, TILE_INPUTS = 256;
-
-Format find_format(const std::string& name) {
-    int i = 0;
-    for (const FormatRow& row : FORMATS) {
-        if (name == row.name) return Format(i);
-        i++;
-    }
-    fail("FormatError", "number format: the native kernels have f32, f16, bf16, q8, q6, q5, q4, q3 and q2; found " + name);
-}
-
-template <class Array>
-void expect_storage(const Array& data, Format format, int64_t out, int64_t in) {
-    const FormatRow& row = FORMATS[int(format)];
-    if (data.dtype() != row.dtype) fail("ShapeError", std::string("weight: wrong dtype for ") + row.name);
-    if (out < 1 || in < 1) fail("ShapeError", "weight: expected at least one row and input, found " + text({out, in}));
-    if (!row.tile_bytes) return expect_shape("weight", data, {out, in});
-    expect_shape("weight", data,
-                 {(out + TILE_ROWS - 1) / TILE_ROWS, (in + TILE_INPUTS - 1) / TILE_INPUTS, row.tile_bytes});
-}
-
-// A leaf: keeps the array alive, never copies it.
-struct Leaf {
-    AnyInput owner;
-    Matrix matrix;
-    Leaf(AnyInput data, const std::vector<int64_t>& shape, const std::string& format) : owner(data) {
-        if (shape.size() != 2) fail("ShapeError", "weight: expected a matrix, found " + text(shape));
-        matrix = {data.data(), shape[0], shape[1], find_format(format)};
-        expect_storage(data, matrix.format, shape[0], shape[1]);
-    }
-};
 
 class Context {
  public:
@@ -212,30 +127,34 @@ class Context {
 
     void moe(Input<float, 2> x, Input<int32_t, 2> experts, Input<float, 2> weights, nb::sequence all,
              Output<float, 2> out) {
-        const int64_t n = int64_t(x.shape(0)), n_experts = int64_t(nb::len(all));
-        MoeCall m = {};
-        m.x = x.data(), m.out = out.data(), m.experts = experts.data(), m.weights = weights.data();
-        m.n_tokens = n, m.dim = int64_t(x.shape(1)), m.n_chosen = int64_t(experts.shape(1)), m.n_experts = n_experts;
-        expect_shape("weights", weights, {n, m.n_chosen});
-        expect_shape("experts", experts, {n, m.n_chosen});
-        expect_shape("out", out, {n, m.dim});
-        expect_range("experts", m.experts, n * m.n_chosen, n_experts);
-        if (!n) return;
-        std::vector<ExpertMatrices> matrices(size_t(n_experts), ExpertMatrices{});
-        std::vector<nb::object> used;  // alive until the call is over: a streamed expert may have no other owner
-        for (int64_t i = 0; i < n * m.n_chosen; i++) {
-            ExpertMatrices& at = matrices[size_t(m.experts[i])];
-            if (at.gate.data) continue;
-            nb::object expert = all[size_t(m.experts[i])];
-            at.gate = leaf(expert, "gate", used), at.up = leaf(expert, "up", used),
-            at.down = leaf(expert, "down", used);
-            if (!m.hidden_dim) m.hidden_dim = at.gate.out;
-            expect_matrix("expert gate", at.gate, m.hidden_dim, m.dim);
-            expect_matrix("expert up", at.up, m.hidden_dim, m.dim);
-            expect_matrix("expert down", at.down, m.dim, m.hidden_dim);
-        }
-        m.matrices = matrices.data();
-        call([&](Team* team) { kernels_->moe(team, &m); });
+        MoeCall m = moe_call(experts, int64_t(x.shape(1)), int64_t(nb::len(all)));
+        m.x = x.data(), m.out = out.data(), m.weights = weights.data();
+        expect_shape("x", x, {m.n_tokens, m.dim});
+        expect_shape("weights", weights, {m.n_tokens, m.n_chosen});
+        expect_shape("out", out, {m.n_tokens, m.dim});
+        run_moe(m, all, std::vector<bool>(size_t(m.n_experts), true));
+    }
+
+    void moe_part(Input<float, 2> x, Input<int32_t, 2> experts, nb::sequence all, Input<int32_t, 1> held,
+                  Output<float, 3> partial) {
+        MoeCall m = moe_call(experts, int64_t(x.shape(1)), int64_t(nb::len(all)));
+        const std::vector<float> weights(size_t(m.n_tokens * m.n_chosen));  // not used: what experts give is kept apart
+        m.x = x.data(), m.partial = partial.data(), m.weights = weights.data();
+        expect_shape("x", x, {m.n_tokens, m.dim});
+        expect_shape("partial", partial, {m.n_tokens, m.n_chosen, m.dim});
+        expect_range("held experts", held.data(), int64_t(held.shape(0)), m.n_experts);
+        std::vector<bool> in_part(size_t(m.n_experts), false);
+        for (size_t i = 0; i < held.shape(0); i++) in_part[size_t(held.data()[i])] = true;
+        run_moe(m, all, in_part);
+    }
+
+    void moe_sum(Input<int32_t, 2> experts, Input<float, 2> weights, Input<float, 3> partial, Output<float, 2> out) {
+        MoeCall m = moe_call(experts, int64_t(out.shape(1)), INT32_MAX);
+        m.weights = weights.data(), m.partial = const_cast<float*>(partial.data()), m.out = out.data();
+        expect_shape("weights", weights, {m.n_tokens, m.n_chosen});
+        expect_shape("partial", partial, {m.n_tokens, m.n_chosen, m.dim});
+        expect_shape("out", out, {m.n_tokens, m.dim});
+        if (m.n_tokens) call([&](Team* team) { kernels_->moe_sum(team, &m); });
     }
 
     int64_t quantize(const Leaf& from, const std::string& to, std::optional<Input<float, 1>> importance, bool thorough,
@@ -250,6 +169,11 @@ class Context {
         int64_t bad = -1;
         call([&](Team* team) { bad = kernels_->quantize(team, &from.matrix, format, counts, thorough, out.data()); });
         return bad;
+    }
+
+    void dequantize(const Leaf& weight, Output<float, 2> out) {
+        expect_shape("out", out, {weight.matrix.out, weight.matrix.in});
+        call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, out.data()); });
     }
 
     void round_block(Input<float, 2> targets, Input<float, 2> weights, Input<float, 2> spread, Input<float, 1> costs,
@@ -351,6 +275,34 @@ class Context {
         }
     }
 
+    static MoeCall moe_call(Input<int32_t, 2> experts, int64_t dim, int64_t n_experts) {
+        MoeCall m = {};
+        m.experts = experts.data(), m.n_tokens = int64_t(experts.shape(0)), m.n_chosen = int64_t(experts.shape(1));
+        m.dim = dim, m.n_experts = n_experts;
+        expect_range("experts", m.experts, m.n_tokens * m.n_chosen, n_experts);
+        return m;
+    }
+
+    // Runs the experts that tokens have chosen and that are in this part; others are not asked for.
+    void run_moe(MoeCall& m, const nb::sequence& all, const std::vector<bool>& in_part) {
+        if (!m.n_tokens) return;
+        std::vector<ExpertMatrices> matrices(size_t(m.n_experts), ExpertMatrices{});
+        std::vector<nb::object> used;  // alive until the call is over: a streamed expert may have no other owner
+        for (int64_t i = 0; i < m.n_tokens * m.n_chosen; i++) {
+            ExpertMatrices& at = matrices[size_t(m.experts[i])];
+            if (at.gate.data || !in_part[size_t(m.experts[i])]) continue;
+            nb::object expert = all[size_t(m.experts[i])];
+            at.gate = leaf(expert, "gate", used), at.up = leaf(expert, "up", used),
+            at.down = leaf(expert, "down", used);
+            if (!m.hidden_dim) m.hidden_dim = at.gate.out;
+            expect_matrix("expert gate", at.gate, m.hidden_dim, m.dim);
+            expect_matrix("expert up", at.up, m.hidden_dim, m.dim);
+            expect_matrix("expert down", at.down, m.dim, m.hidden_dim);
+        }
+        m.matrices = matrices.data();
+        call([&](Team* team) { kernels_->moe(team, &m); });
+    }
+
     static Matrix leaf(const nb::object& expert, const char* part, std::vector<nb::object>& used) {
         used.push_back(expert.attr(part));
         const Leaf* found = nullptr;
@@ -388,6 +340,8 @@ NB_MODULE(_native, m) {
     nb::class_<Leaf>(m, "Matrix")
         .def(nb::init<AnyInput, const std::vector<int64_t>&, const std::string&>(), nb::arg("data").noconvert(),
              "shape"_a, "format"_a)
+        .def(nb::init<Strided, const std::vector<int64_t>&, const std::string&, nb::dict, nb::dict>(),
+             nb::arg("data").noconvert(), "shape"_a, "format"_a, "parts"_a, "numbers"_a)
         .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
         .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });
     nb::class_<Context>(m, "Context")
@@ -408,14 +362,20 @@ NB_MODULE(_native, m) {
              nb::arg("weights").noconvert(), nb::arg("logits").noconvert())
         .def("moe", &Context::moe, nb::arg("x").noconvert(), nb::arg("experts").noconvert(),
              nb::arg("weights").noconvert(), "all_experts"_a, nb::arg("out").noconvert())
+        .def("moe_part", &Context::moe_part, nb::arg("x").noconvert(), nb::arg("experts").noconvert(), "all_experts"_a,
+             nb::arg("held").noconvert(), nb::arg("partial").noconvert())
+        .def("moe_sum", &Context::moe_sum, nb::arg("experts").noconvert(), nb::arg("weights").noconvert(),
+             nb::arg("partial").noconvert(), nb::arg("out").noconvert())
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
              nb::arg("out").noconvert())
+        .def("dequantize", &Context::dequantize, "matrix"_a, nb::arg("out").noconvert())
         .def("round_block", &Context::round_block, nb::arg("targets").noconvert(), nb::arg("weights").noconvert(),
              nb::arg("spread").noconvert(), nb::arg("costs").noconvert(), "to"_a, nb::arg("out").noconvert(),
              nb::arg("errors").noconvert())
         .def("read_bandwidth", &Context::read_bandwidth, "n_bytes"_a)
         .def("peaks", &Context::peaks)
         .def_prop_ro("kernel_seconds", &Context::kernel_seconds);
+    m.def("formats", format_names);
     m.def("implementations", [] {
         std::vector<std::tuple<std::string, bool>> list;
         for (const Implementation& i : implementations()) list.emplace_back(i.name, i.supported());

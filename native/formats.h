@@ -38,9 +38,11 @@ struct Activations {
     int32_t* group_starts;  // [n, 16]: -8 times the sum of each 16 codes, as group_start makes it
     int32_t* exact_starts;  // [n]
     float* scales;          // [n]
+    int16_t* group_sums;    // [n, 16]: of 16 codes each
     OpenInputs* open;       // [n]; made only where OPENS_TILES
     Activations from(int64_t t) const {
-        return {codes + t * INPUTS, group_starts + t * GROUPS, exact_starts + t, scales + t, open + t};
+        return {codes + t * INPUTS, group_starts + t * GROUPS, exact_starts + t,
+                scales + t, group_sums + t * GROUPS,           open + t};
     }
 };
 
@@ -416,7 +418,7 @@ struct Grouped {
         int code = stored_bits<MAIN>(codes, input / 4);
         if constexpr (EXTRA != 0) code |= stored_bits<EXTRA>(codes + STRIP_MAIN, input / 4);
         const int q = LOOKS_UP ? QS[code] : code + LOWEST;
-        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * q);
+        return widen(reinterpret_cast<const bf16*>(tile)[row]) * (float(scale) * float(q));  // -0 as there
     }
 
     // Where the bits of a quad's code lie in a plane, main or extra.

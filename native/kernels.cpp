@@ -17,12 +17,18 @@
 #endif
 
 #include "formats.h"
+#include "formats_gguf.h"
 // The order matters: each uses what those before it have.
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 #include "kernels_i8mm.h"
 #else
 #include "kernels_amx.h"
 #endif
+#include "kernels_inputs.h"
+#include "kernels_blocks.h"
+#include "formats_turned.h"
+#include "kernels_turned.h"
+#include "formats_rows.h"
 #include "kernels_linear.h"
 #include "kernels_norm.h"
 #include "kernels_attention_blocks.h"
@@ -36,7 +42,7 @@
 namespace octuor::OCTUOR_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, quantize, round_block,
-                         &int8_peak, &f32_peak, &bf16_peak};
+const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, moe_sum, quantize, round_block,
+                         dequantize, &int8_peak, &f32_peak, &bf16_peak};
 
 }  // namespace octuor::OCTUOR_ISA

@@ -1,110 +1,11 @@
-// Products with weights: linear, embed, and what prepares their inputs.
+// Products with weights: linear, embed and dequantize.
 //
 // Everything is built on `product`: 64 rows of a weight times some tokens, into acc [tokens][64]. It is the one
-// place that knows the formats; linear and moe decide which rows meet which tokens on which thread.
+// place that knows the formats; linear and moe decide which rows meet which tokens on which thread. Plain weights are
+// multiplied as they lie, tiled ones and llama.cpp's blocks in integers.
 #pragma once
 
 namespace octuor::OCTUOR_ISA {
-
-constexpr int64_t TOKEN_BLOCK = 256;     // tokens that share a pass over 64 rows: their int8 inputs stay in L2
-constexpr int64_t FEW_TOKENS = 4;        // up to here weights are read once, as stored; above, preparing them pays
-constexpr int64_t SMALL_WORK = 1 << 16;  // products; below this the threads' wake-up costs more than they save
-
-enum Scratch { INPUTS_SLOT, SORTED_SLOT, HIDDEN_TILED_SLOT, HIDDEN_PLAIN_SLOT, THREAD_SLOT, LIST_SLOT };
-
-static inline bool is_tiled(Format format) { return format >= Format::q8; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Runs f(i, thread) for i in [0, n): on the team, or here when it is not worth their while.
-template <class F>
-static inline void parallel(Team* team, int64_t n, bool small, F f) {
-    if (n == 1 || small) {
-        for (int64_t i = 0; i < n; i++) f(i, 0);
-        return;
-    }
-    team->run(team, n, [](void* context, int64_t i, int thread) { (*static_cast<F*>(context))(i, thread); }, &f);
-}
-
-// Memory for each thread: thread i's begins at i times n bytes.
-static inline uint8_t* thread_scratch(Team* team, size_t n) {
-    return static_cast<uint8_t*>(team->scratch(team, THREAD_SLOT, n * size_t(team->n_threads)));
-}
-
-// The bits of the largest magnitude of 256 numbers.
-static inline int32_t magnitude_bits(const float* x) {
-    I32 magnitude = set1_i(0);
-    for (int64_t i = 0; i < INPUTS; i += W) magnitude = max_magnitude(magnitude, load(x + i));
-    return largest_i(magnitude);
-}
-
-// Rounds n (1 to 256) inputs of one token as quantize_activations does.
-static inline void round_inputs(const float* x, int64_t n, Activations to) {
-    alignas(64) float padded[INPUTS] = {};
-    if (n < INPUTS) {
-        memcpy(padded, x, size_t(n) * sizeof(float));
-        x = padded;
-    }
-    const int32_t bits = magnitude_bits(x);
-    float largest_input;
-    memcpy(&largest_input, &bits, 4);
-    const float scale = largest_input / 127.0f;
-    float inverse = 1.0f / scale;
-    if (!(inverse <= 3.402823466e38f)) inverse = 0.0f;
-    for (int64_t i = 0; i < INPUTS; i += W)
-        store_i8(to.codes + i, min(max(mul(load(x + i), set1(inverse)), set1(-127.0f)), set1(127.0f)));
-    int32_t all = 0;
-    for (int64_t g = 0; g < GROUPS; g++) {
-        const int8_t* codes = to.codes + g * GROUP;
-        int32_t first = 0, second = 0;
-        for (int64_t i = 0; i < GROUP; i += 4) first += codes[i] + codes[i + 1], second += codes[i + 2] + codes[i + 3];
-        to.group_starts[g] = group_start(-8 * first, -8 * second);
-        all += first + second;
-    }
-    *to.exact_starts = exact_start(all);
-    *to.scales = scale;
-    if (OPENS_TILES) to.open->set(to.codes, to.group_starts);
-}
-
-// n tokens of width inputs, rounded: a column of Activations for each 256 inputs.
-struct Rounded {
-    Activations columns;
-    int64_t n;
-    Activations at(int64_t column, int64_t t) const { return columns.from(column * n + t); }
-
-    static Rounded allocate(Team* team, int slot, int64_t n, int64_t width) {
-        const int64_t all = n * ceil_div(width, INPUTS);
-        constexpr int64_t bytes = INPUTS + 4 * GROUPS + 4 + 4 + (OPENS_TILES ? sizeof(OpenInputs) : 0);
-        auto* codes = static_cast<int8_t*>(team->scratch(team, slot, size_t(all * bytes + SPARE_TOKENS * INPUTS)));
-        auto* group_starts = reinterpret_cast<int32_t*>(codes + all * INPUTS);
-        int32_t* exact_starts = group_starts + all * GROUPS;
-        auto* scales = reinterpret_cast<float*>(exact_starts + all);
-        return {{codes, group_starts, exact_starts, scales, reinterpret_cast<OpenInputs*>(scales + all)}, n};
-    }
-};
-
-// The inputs of a product: n tokens of width floats, and the same rounded where a tiled weight asks for it.
-struct Tokens {
-    const float* plain;  // [n, width]; null: no plain weight
-    Rounded tiled;
-    int64_t width;
-};
-
-// Rounds n rows of x: the rows of the list, or the first n where it is null.
-static Rounded round_tokens(Team* team, const float* x, const int32_t* list, int64_t n, int64_t width) {
-    const Rounded to = Rounded::allocate(team, INPUTS_SLOT, n, width);
-    parallel(team, n, n * width < SMALL_WORK, [=](int64_t t, int) {
-        const float* row = x + (list ? list[t] : t) * width;
-        for (int64_t b = 0; b * INPUTS < width; b++)
-            round_inputs(row + b * INPUTS, least(INPUTS, width - b * INPUTS), to.at(b, t));
-    });
-    return to;
-}
-
-// Consecutive tokens of a Tokens.
-struct Span {
-    int64_t first, n;
-};
 
 // out[r][t] = a[r] . b[t] over n inputs, for R rows of weights and N rows of inputs: W sums each, folded at the end, in
 // the same order for any R and N. Meanwhile as many bytes as the weights take are fetched from `next` on; null: none.
@@ -153,23 +54,38 @@ static inline void plain_rows(const T* const* rows, const float* x, int64_t widt
     if (t < tokens.n) block.template operator()<1>(t);
 }
 
+// Where plain_product takes its rows from: those of a plain weight as they lie.
+template <class T>
+struct PlainRows {
+    using Number = T;
+    static constexpr int64_t PANEL = 1024;
+    const Matrix& w;
+
+    // Inputs from to from + n of R rows. Returns what to fetch meanwhile, null: nothing. row_by_row: the next panel of
+    // the same rows comes next.
+    template <int R>
+    const uint8_t* get(int64_t row, int64_t from, int64_t, bool row_by_row, const T* (&rows)[R]) {
+        constexpr int64_t LEAST_AHEAD = int64_t(16384 / sizeof(T));
+        const T* base = static_cast<const T*>(w.data) + row * w.in;
+        for (int i = 0; i < R; i++) rows[i] = base + i * w.in + from;
+        const int64_t ahead = R * w.in > LEAST_AHEAD ? R * w.in : LEAST_AHEAD;
+        return row_by_row ? reinterpret_cast<const uint8_t*>(base + R * from + ahead) : nullptr;
+    }
+};
+
 // A row is summed in panels of inputs, and those in order, for any number of tokens. Weights meet all tokens while they
 // are in L1: a panel of all rows before the next where the inputs would not stay in L2, all panels of some rows before
 // the next rows where they do. The latter reads weights nearly as they lie; fetched line after line, rows ahead and no
 // nearer than L2, they come at the memory's pace.
-template <class T>
-static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
-    constexpr int64_t PANEL = 1024, L2_INPUTS = 1 << 18;
-    constexpr int64_t LEAST_AHEAD = int64_t(16384 / sizeof(T));
+template <class Rows>
+static void plain_product(Rows&& source, const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
+    constexpr int64_t PANEL = Rows::PANEL, L2_INPUTS = 1 << 18;
     const int64_t n_rows = least(ROWS, w.out - first_row);
-    const T* base = static_cast<const T*>(w.data) + first_row * w.in;
     auto panel = [&]<int R>(int64_t r, int64_t from, bool row_by_row) {
-        const T* rows[R];
-        for (int i = 0; i < R; i++) rows[i] = base + (r + i) * w.in + from;
-        const int64_t ahead = R * w.in > LEAST_AHEAD ? R * w.in : LEAST_AHEAD;
-        const T* next = row_by_row ? base + r * w.in + R * from + ahead : nullptr;
-        plain_rows<R>(rows, x.plain + from, x.width, tokens, least(PANEL, w.in - from), acc + r,
-                      reinterpret_cast<const uint8_t*>(next));
+        const typename Rows::Number* rows[R];
+        const int64_t n = least(PANEL, w.in - from);
+        const uint8_t* next = source.template get<R>(first_row + r, from, n, row_by_row, rows);
+        plain_rows<R>(rows, x.plain + from, x.width, tokens, n, acc + r, next);
     };
     auto all_rows = [&](int64_t from, int64_t end, bool row_by_row) {
         constexpr int R = ROWS_AT_ONCE;
@@ -181,26 +97,6 @@ static void plain_product(const Matrix& w, int64_t first_row, const Tokens& x, S
     };
     if (tokens.n * w.in <= L2_INPUTS) return all_rows(0, w.in, true);
     for (int64_t from = 0; from < w.in; from += PANEL) all_rows(from, least(from + PANEL, w.in), false);
-}
-
-// Calls f.operator()<N>(t) for the tokens t to t + N of every block, as few blocks of up to MOST as will do and as even
-// as can be: a block of one cannot keep the multipliers busy.
-template <int MOST = 4, class F>
-static inline void by_token_count(int64_t n, F f) {
-    static_assert(MOST <= 6);
-    int64_t t = 0;
-    for (int64_t blocks = ceil_div(n, MOST); blocks > 0; blocks--) {
-        const int64_t here = ceil_div(n - t, blocks);
-        switch (here) {
-            case 1: f.template operator()<1>(t); break;
-            case 2: f.template operator()<2>(t); break;
-            case 3: f.template operator()<3>(t); break;
-            case 4: f.template operator()<4>(t); break;
-            case 5: f.template operator()<least(5, MOST)>(t); break;
-            case 6: f.template operator()<least(6, MOST)>(t); break;
-        }
-        t += here;
-    }
 }
 
 // then: what this thread reads next, fetched while the last tile is worked on; may be null.
@@ -216,7 +112,7 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
         const int64_t left = blocks - b;
         Ahead ahead = {tile + AHEAD * Tile::BYTES};
         if (left <= AHEAD) ahead.at = then ? then + (AHEAD - left) * Tile::BYTES : nullptr;
-        const Activations inputs = x.tiled.at(b, tokens.first);
+        const Activations inputs = x.rounded.at(b, tokens.first);
         if constexpr (UNPACKS_TILES) {
             if (tokens.n > FEW_TOKENS) {
                 // Unpacking takes about as long as a block of 4 tokens.
@@ -252,23 +148,26 @@ static void tiled_product(const Matrix& w, int64_t first_row, const Tokens& x, S
 }
 
 // acc [n][64] = rows first_row to first_row + 64 (a multiple of 64) times the tokens; rows beyond w.out
-// leave anything there.
-static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc,
+// leave anything there. spare: turned_spare(w) floats.
+static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc, float* spare,
                     const uint8_t* then = nullptr) {
     memset(acc, 0, size_t(tokens.n * ROWS) * sizeof(float));
     switch (w.format) {
-        case Format::f32: return plain_product<float>(w, first_row, x, tokens, acc);
-        case Format::f16: return plain_product<f16>(w, first_row, x, tokens, acc);
-        case Format::bf16: return plain_product<bf16>(w, first_row, x, tokens, acc);
+        case Format::f32: return plain_product(PlainRows<float>{w}, w, first_row, x, tokens, acc);
+        case Format::f16: return plain_product(PlainRows<f16>{w}, w, first_row, x, tokens, acc);
+        case Format::bf16: return plain_product(PlainRows<bf16>{w}, w, first_row, x, tokens, acc);
         default: break;
     }
+    if (is_blocks(w.format)) return block_product(w, first_row, x, tokens, acc);
+    if (is_turned(w.format)) return turned_product(w, first_row, x, tokens, acc, spare);
+    if (!is_tiled(w.format)) return plain_product(DecodedRows(w), w, first_row, x, tokens, acc);
     by_tile(w.format, [&]<class Tile>() { tiled_product<Tile>(w, first_row, x, tokens, acc, then); });
 }
 
-// Where rows from first_row on begin.
+// Where rows from first_row on begin, for tiled_product; null: they are not tiled.
 static inline const uint8_t* row_address(const Matrix& w, int64_t first_row) {
     const auto* data = static_cast<const uint8_t*>(w.data);
-    if (!is_tiled(w.format)) return data + first_row * w.in * (w.format == Format::f32 ? 4 : 2);
+    if (!is_tiled(w.format)) return nullptr;
     const int64_t tiles = first_row / ROWS * ceil_div(w.in, INPUTS);
     return data + tiles * by_tile(w.format, []<class Tile>() { return Tile::BYTES; });
 }
@@ -276,30 +175,25 @@ static inline const uint8_t* row_address(const Matrix& w, int64_t first_row) {
 static void linear(Team* team, const float* x, int64_t n_tokens, const Matrix* weight, float* out) {
     const Matrix w = *weight;
     Tokens tokens = {x, {}, w.in};
-    if (is_tiled(w.format)) tokens.tiled = round_tokens(team, x, nullptr, n_tokens, w.in);
+    if (is_rounded(w.format)) tokens.rounded = round_tokens(team, x, nullptr, n_tokens, w.in);
     const int64_t row_tiles = ceil_div(w.out, ROWS), token_blocks = ceil_div(n_tokens, TOKEN_BLOCK);
     // A task is a run of row tiles, one linear stream; some for each thread, so that a late one costs little.
     const int64_t run = token_blocks > 1 ? 1 : 1 + row_tiles / (8 * team->n_threads + 1);
     const int64_t runs = ceil_div(row_tiles, run);
-    float* all_acc = reinterpret_cast<float*>(thread_scratch(team, size_t(TOKEN_BLOCK * ROWS) * sizeof(float)));
+    constexpr int64_t ACC = TOKEN_BLOCK * ROWS;
+    const int64_t floats = ACC + turned_spare(w);
+    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(floats) * sizeof(float)));
     parallel(team, runs * token_blocks, w.out * w.in * n_tokens < SMALL_WORK, [=](int64_t i, int thread) {
-        float* acc = all_acc + thread * TOKEN_BLOCK * ROWS;
+        float *acc = memory + thread * floats, *spare = acc + ACC;
         const int64_t first = i % token_blocks * TOKEN_BLOCK, n = least(TOKEN_BLOCK, n_tokens - first);
         const int64_t end = least(row_tiles, (i / token_blocks + 1) * run);
         for (int64_t tile = i / token_blocks * run; tile < end; tile++) {
             const int64_t row = tile * ROWS;
-            product(w, row, tokens, {first, n}, acc, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
+            product(w, row, tokens, {first, n}, acc, spare, tile + 1 < end ? row_address(w, row + ROWS) : nullptr);
             for (int64_t t = 0; t < n; t++)
                 memcpy(out + (first + t) * w.out + row, acc + t * ROWS, size_t(least(ROWS, w.out - row)) * 4);
         }
     });
-}
-
-template <class T>
-static void widen_row(const T* from, int64_t n, float* to) {
-    int64_t i = 0;
-    for (; i + W <= n; i += W) store(to + i, load(from + i));
-    if (i < n) store_n(to + i, load_n(from + i, n - i), n - i);
 }
 
 template <class Tile>
@@ -317,7 +211,24 @@ static void weight_row(const Matrix& w, int64_t row, float* to) {
         case Format::bf16: return widen_row(static_cast<const bf16*>(w.data) + at, w.in, to);
         default: break;
     }
+    if (is_blocks(w.format))
+        return by_block(w.format, [&]<class Block>() { decode_blocks<Block>(w, row, to); });
+    if (is_turned(w.format))
+        return by_turned(w.format, [&]<class Codes>() {
+            for (int64_t i = 0; i < w.in; i++) to[i] = turned_at<Codes>(w, row, i);
+        });
+    if (!is_tiled(w.format)) return decode_row(w, row, to);
     by_tile(w.format, [&]<class Tile>() { widen_tiled_row<Tile>(w, row, to); });
+}
+
+static void dequantize(Team* team, const Matrix* weight, float* out) {
+    const Matrix w = *weight;
+    const int64_t spare = turned_spare(w);
+    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(spare) * sizeof(float)));
+    parallel(team, ceil_div(w.out, ROWS), w.out * w.in < SMALL_WORK, [=](int64_t i, int thread) {
+        if (is_turned(w.format)) return decode_turned(w, i * ROWS, memory + thread * spare, out);
+        for (int64_t row = i * ROWS; row < least((i + 1) * ROWS, w.out); row++) weight_row(w, row, out + row * w.in);
+    });
 }
 
 static void embed(const Matrix* weight, const int32_t* tokens, int64_t n_tokens, float* out) {

@@ -24,6 +24,7 @@ constexpr int OPEN_TILE_TOKENS = 4, OPEN_TILE_VECTORS = 2;
 constexpr int GROUPS_UNROLLED = 1;     // unrolled, gcc 12 hoists and spills until half of the work is moves
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;
 constexpr int QUADS_AT_ONCE = 1;
+constexpr int BLOCK_TOKENS = 4;
 
 using F32 = __m256;
 using I32 = __m256i;
@@ -58,6 +59,18 @@ static inline F32 load_n(const T* p, int64_t n) {
     T part[W] = {};
     for (int64_t i = 0; i < n; i++) part[i] = p[i];
     return load(part);
+}
+static inline F32 load_u8(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    const I32 places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+    const F32 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), places);
+    const F32 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), places);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(places, 28)));
+}
+static inline F32 load_i8(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 static inline void store(float* p, F32 x) { _mm256_storeu_ps(p, x); }
 static inline void store_n(float* p, F32 x, int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), x); }
@@ -124,6 +137,34 @@ static inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const 
 
 static inline I32 load_i(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void store_i(void* p, I32 x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+static inline I32 shift_lanes(I32 x, int n) { return n < 0 ? _mm256_srli_epi32(x, -n) : _mm256_slli_epi32(x, n); }
+static inline I32 lane_bits(I32 x, int32_t mask) { return _mm256_and_si256(x, set1_i(mask)); }
+static inline I32 either(I32 a, I32 b) { return _mm256_or_si256(a, b); }
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) {
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline F32 rounded(F32 x, bf16) {
+    const I32 bits = _mm256_castps_si256(x), odd = lane_bits(_mm256_srli_epi32(bits, 16), 1);
+    const I32 sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, set1_i(0x7fff)));
+    return _mm256_castsi256_ps(lane_bits(sum, int32_t(0xffff0000)));
+}
+static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
+    I32 twos[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        const I32 a = load_i(from + i * from_stride), b = load_i(from + (i + 1) * from_stride);
+        twos[i] = _mm256_unpacklo_epi32(a, b), twos[i + 1] = _mm256_unpackhi_epi32(a, b);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            fours[i + 2 * j] = _mm256_unpacklo_epi64(twos[i + j], twos[i + j + 2]);
+            fours[i + 2 * j + 1] = _mm256_unpackhi_epi64(twos[i + j], twos[i + j + 2]);
+        }
+    for (int j = 0; j < 4; j++) {
+        store_i(to + j * to_stride, _mm256_permute2x128_si256(fours[j], fours[j + 4], 0x20));
+        store_i(to + (j + 4) * to_stride, _mm256_permute2x128_si256(fours[j], fours[j + 4], 0x31));
+    }
+}
 static inline I32 broadcast(const void* p) {
     int32_t x;
     memcpy(&x, p, 4);

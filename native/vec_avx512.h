@@ -23,6 +23,7 @@ constexpr int GROUPS_UNROLLED = 4;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
 constexpr int TILE_VECTORS = 4, TILE_TOKENS = 4;
 constexpr int QUADS_AT_ONCE = 1;
+constexpr int BLOCK_TOKENS = 6;
 
 using F32 = __m512;
 using I32 = __m512i;
@@ -53,6 +54,16 @@ static inline F32 load(const T* p) {
 template <class T>
 static inline F32 load_n(const T* p, int64_t n) {
     return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p), T());
+}
+static inline F32 load_u8(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    const I32 places = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+    return _mm512_permutexvar_ps(places, _mm512_loadu_ps(table));
+}
+static inline F32 load_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 static inline void store(float* p, F32 x) { _mm512_storeu_ps(p, x); }
 static inline void store_n(float* p, F32 x, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), x); }
@@ -107,6 +118,40 @@ static inline void prefetch_far(const void* p) { _mm_prefetch(static_cast<const 
 
 static inline I32 load_i(const void* p) { return _mm512_loadu_si512(p); }
 static inline void store_i(void* p, I32 x) { _mm512_storeu_si512(p, x); }
+static inline I32 shift_lanes(I32 x, int n) {
+    return n < 0 ? _mm512_srli_epi32(x, unsigned(-n)) : _mm512_slli_epi32(x, unsigned(n));
+}
+static inline I32 lane_bits(I32 x, int32_t mask) { return _mm512_and_si512(x, set1_i(mask)); }
+static inline I32 either(I32 a, I32 b) { return _mm512_or_si512(a, b); }
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) { return _mm512_cvtph_ps(halves(x)); }
+static inline F32 rounded(F32 x, bf16) {
+    const I32 bits = _mm512_castps_si512(x), odd = lane_bits(_mm512_srli_epi32(bits, 16), 1);
+    const I32 sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, set1_i(0x7fff)));
+    return _mm512_castsi512_ps(lane_bits(sum, int32_t(0xffff0000)));
+}
+static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
+    I32 twos[16], fours[16];  // fours[4 i + j]: column j of each 128 bits, rows 4 i to 4 i + 3
+    for (int i = 0; i < 16; i += 2) {
+        const I32 a = load_i(from + i * from_stride), b = load_i(from + (i + 1) * from_stride);
+        twos[i] = _mm512_unpacklo_epi32(a, b), twos[i + 1] = _mm512_unpackhi_epi32(a, b);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            fours[i + 2 * j] = _mm512_unpacklo_epi64(twos[i + j], twos[i + j + 2]);
+            fours[i + 2 * j + 1] = _mm512_unpackhi_epi64(twos[i + j], twos[i + j + 2]);
+        }
+    for (int j = 0; j < 4; j++) {
+        const I32 even_low = _mm512_shuffle_i32x4(fours[j], fours[j + 4], 0x88);
+        const I32 odd_low = _mm512_shuffle_i32x4(fours[j], fours[j + 4], 0xdd);
+        const I32 even_high = _mm512_shuffle_i32x4(fours[j + 8], fours[j + 12], 0x88);
+        const I32 odd_high = _mm512_shuffle_i32x4(fours[j + 8], fours[j + 12], 0xdd);
+        store_i(to + j * to_stride, _mm512_shuffle_i32x4(even_low, even_high, 0x88));
+        store_i(to + (j + 4) * to_stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0x88));
+        store_i(to + (j + 8) * to_stride, _mm512_shuffle_i32x4(even_low, even_high, 0xdd));
+        store_i(to + (j + 12) * to_stride, _mm512_shuffle_i32x4(odd_low, odd_high, 0xdd));
+    }
+}
 static inline I32 broadcast(const void* p) {
     int32_t x;
     memcpy(&x, p, 4);

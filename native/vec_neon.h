@@ -18,6 +18,7 @@ constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 4;
 constexpr int TILE_VECTORS = 4, TILE_TOKENS = 4;
 constexpr int QUADS_AT_ONCE = 4;
+constexpr int BLOCK_TOKENS = 4;
 
 using F32 = float32x4_t;
 using I32 = int32x4_t;
@@ -54,6 +55,20 @@ static inline F32 load_n(const T* p, int64_t n) {
     if (n > 2) r = vld1_lane_u16(&p[2].bits, r, 2);
     if (n > 3) r = vld1_lane_u16(&p[3].bits, r, 3);
     return widen(r, T());
+}
+static inline F32 load_u8(const uint8_t* p) {
+    uint32_t four;
+    memcpy(&four, p, 4);
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))))));
+}
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    const float four[4] = {table[codes[0] & 15], table[codes[1] & 15], table[codes[2] & 15], table[codes[3] & 15]};
+    return vld1q_f32(four);
+}
+static inline F32 load_i8(const int8_t* p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
 }
 static inline void store(float* p, F32 x) { vst1q_f32(p, x); }
 static inline void store_n(float* p, F32 x, int64_t n) {
@@ -109,6 +124,25 @@ static inline void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 static inline I32 load_i(const void* p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
 static inline void store_i(void* p, I32 x) { vst1q_u8(static_cast<uint8_t*>(p), vreinterpretq_u8_s32(x)); }
+static inline I32 shift_lanes(I32 x, int n) {
+    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(x), vdupq_n_s32(n)));
+}
+static inline I32 lane_bits(I32 x, int32_t mask) { return vandq_s32(x, set1_i(mask)); }
+static inline I32 either(I32 a, I32 b) { return vorrq_s32(a, b); }
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) { return vcvt_f32_f16(vcvt_f16_f32(x)); }
+static inline F32 rounded(F32 x, bf16) {
+    const I32 bits = vreinterpretq_s32_f32(x), odd = lane_bits(shift_lanes(bits, -16), 1);
+    const I32 sum = vaddq_s32(bits, vaddq_s32(odd, set1_i(0x7fff)));
+    return vreinterpretq_f32_s32(lane_bits(sum, int32_t(0xffff0000)));
+}
+static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
+    const int32x4x2_t low = vzipq_s32(load_i(from), load_i(from + 2 * from_stride));
+    const int32x4x2_t high = vzipq_s32(load_i(from + from_stride), load_i(from + 3 * from_stride));
+    const int32x4x2_t first = vzipq_s32(low.val[0], high.val[0]), last = vzipq_s32(low.val[1], high.val[1]);
+    store_i(to, first.val[0]), store_i(to + to_stride, first.val[1]);
+    store_i(to + 2 * to_stride, last.val[0]), store_i(to + 3 * to_stride, last.val[1]);
+}
 static inline I32 broadcast(const void* p) { return vld1q_dup_s32(static_cast<const int32_t*>(p)); }
 static inline int8x16_t as_bytes(I32 x) { return vreinterpretq_s8_s32(x); }
 static inline uint8x16_t as_u8(I32 x) { return vreinterpretq_u8_s32(x); }

@@ -22,6 +22,7 @@ constexpr int GROUPS_UNROLLED = 1;
 constexpr int ROWS_AT_ONCE = 4, TOKENS_AT_ONCE = 2;  // register block of float products
 constexpr int TILE_VECTORS = 2, TILE_TOKENS = 4;     // register block of exact products
 constexpr int QUADS_AT_ONCE = 1;                     // quads of inputs that exact products load together
+constexpr int BLOCK_TOKENS = 4;  // register block of products with blocks
 
 struct F32 {
     float lane[W];
@@ -83,6 +84,22 @@ template <class T>
 static inline F32 load_n(const T* p, int64_t n) {
     F32 r;
     OCTUOR_LANES r.lane[i] = i < n ? widen(p[i]) : 0.0f;
+    return r;
+}
+static inline F32 load_u8(const uint8_t* p) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = float(p[i]);
+    return r;
+}
+// The number of each of W codes, by their low 4 bits, of a table of 16.
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = table[codes[i] & 15];
+    return r;
+}
+static inline F32 load_i8(const int8_t* p) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = float(p[i]);
     return r;
 }
 static inline void store(float* p, F32 x) { OCTUOR_LANES p[i] = x.lane[i]; }
@@ -180,6 +197,37 @@ static inline I32 load_i(const void* p) {
     return r;
 }
 static inline void store_i(void* p, I32 x) { memcpy(p, &x, sizeof x); }
+// Every lane by n bits to the left, to the right where n < 0; and the bits of a mask in every lane.
+static inline I32 shift_lanes(I32 x, int n) {
+    OCTUOR_LANES x.lane[i] = int32_t(n < 0 ? uint32_t(x.lane[i]) >> -n : uint32_t(x.lane[i]) << n);
+    return x;
+}
+static inline I32 lane_bits(I32 x, int32_t mask) {
+    OCTUOR_LANES x.lane[i] &= mask;
+    return x;
+}
+static inline I32 either(I32 a, I32 b) {
+    OCTUOR_LANES a.lane[i] |= b.lane[i];
+    return a;
+}
+// x rounded to what T keeps.
+static inline F32 rounded(F32 x, float) { return x; }
+static inline F32 rounded(F32 x, f16) {
+    OCTUOR_LANES x.lane[i] = widen(to_f16(x.lane[i]));
+    return x;
+}
+static inline F32 rounded(F32 x, bf16) {
+    OCTUOR_LANES {
+        const uint32_t bits = bits_of_float(x.lane[i]);
+        x.lane[i] = float_of_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+    }
+    return x;
+}
+// A square of W x W words of any type turned; strides in words.
+static inline void transpose(const int32_t* from, int64_t from_stride, int32_t* to, int64_t to_stride) {
+    for (int i = 0; i < W; i++)
+        for (int j = 0; j < W; j++) memcpy(to + j * to_stride + i, from + i * from_stride + j, 4);
+}
 static inline I32 broadcast(const void* p) {
     int32_t x;
     memcpy(&x, p, 4);

@@ -332,7 +332,7 @@ void check_moe(Runner& runner, const FormatRow& row) {
                      [&](const Kernels& k) {
                          Floats out(size_t(n * dim));
                          const MoeCall call = {x.data(),       out.data(),    n, dim, hidden_dim,
-                                               experts.data(), shares.data(), A, E,   matrices.data()};
+                                               experts.data(), shares.data(), A, E,   matrices.data(), nullptr};
                          k.moe(runner.pool.team(), &call);
                          return out;
                      });

@@ -1,7 +1,7 @@
 """The compiled kernels, as native/bindings.cpp exposes them. Arrays are contiguous and never converted."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,19 @@ F32Array = NDArray[np.float32]
 I32Array = NDArray[np.int32]
 
 class Matrix:
-    """A weight [out, inputs] where it lies; keeps its array alive."""
+    """A weight [out, inputs] where it lies; keeps its arrays alive."""
 
+    @overload
     def __init__(self, data: NDArray[Any], shape: tuple[int, ...], format: str) -> None: ...
+    @overload
+    def __init__(
+        self,
+        data: NDArray[Any],
+        shape: tuple[int, ...],
+        format: str,
+        parts: dict[str, NDArray[Any]],
+        numbers: dict[str, int],
+    ) -> None: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     @property
@@ -45,11 +55,21 @@ class Context:
     def moe(
         self, x: F32Array, experts: I32Array, weights: F32Array, all_experts: Sequence[Any], out: F32Array
     ) -> None: ...
+    def moe_part(
+        self,
+        x: F32Array,
+        experts: I32Array,
+        all_experts: Sequence[Any],
+        held: I32Array,
+        partial: NDArray[np.float32],
+    ) -> None: ...
+    def moe_sum(self, experts: I32Array, weights: F32Array, partial: NDArray[np.float32], out: F32Array) -> None: ...
     def quantize(
         self, matrix: Matrix, to: str, importance: F32Array | None, thorough: bool, out: NDArray[np.uint8]
     ) -> int:
         """Returns -1, or the first row that holds a number that is not finite."""
 
+    def dequantize(self, matrix: Matrix, out: F32Array) -> None: ...
     def round_block(
         self,
         targets: F32Array,
@@ -66,6 +86,9 @@ class Context:
 
     @property
     def kernel_seconds(self) -> float: ...
+
+def formats() -> list[str]:
+    """Names of the number formats that Matrix takes."""
 
 def implementations() -> list[tuple[str, bool]]:
     """Names of the kernels, plainest first, and whether this machine can run them."""

@@ -25,11 +25,15 @@ from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.checkpoint.memory import OnLoad, PageIn, read_resident
 from octuor.config import ModelConfig
 from octuor.errors import BackendError, RequestError, TokenizerError
+from octuor.experts.budget import Budget, make_budget
+from octuor.experts.load import load_streamed
+from octuor.experts.store import Store
 from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, cache_tokens, check_ids, generate
 from octuor.model import OnRoute
 from octuor.ops import Ops
 from octuor.sampling import SamplingParams, make_sampler
 from octuor.tokenizer import AnyMessage, Detokenizer, Tokenizer, encode_chat, encode_prompt, open_tokenizer
+from octuor.units import parse_bytes
 
 POCKET = Path(__file__).parent / "models" / "pocket.octuor"
 BACKENDS = ("native", "reference", "torch")
@@ -43,6 +47,7 @@ def load(
     cache_dtype: str = "f16",
     backend: str = "native",
     resident: bool = False,
+    memory: int | str | None = None,
     on_load: OnLoad | None = None,
 ) -> Model:
     """Open a model; its weights are mapped, then read in the background, so this is quick at any size.
@@ -54,16 +59,22 @@ def load(
     backend      "native", "reference" (NumPy, slow) or "torch" (from the train extra)
     resident     True: copy the weights to memory of our own before returning. The system may take a mapping's pages
                  away when memory is short; it never takes these, but each process has its own and reads them anew
+    memory       bytes that the whole process may have, as a number or as in "8GiB": weights outside the experts and
+                 as many experts as fit are kept, others are read as they are needed (docs/memory.md); None: mapped
     on_load      called with bytes read and in all, from other threads too, where weights are not in memory already
 
-    Raises CheckpointError, ConfigError, FormatError, ShapeError, BackendError.
+    Raises CheckpointError, ConfigError, FormatError, ShapeError, BackendError, RequestError.
     """
+    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    if limit is not None and (resident or backend != "native"):
+        found = "resident" if resident else f"backend {backend}"
+        raise RequestError(f"memory: expected the native backend, without resident, found {found}; drop one of them")
     checkpoint = open_checkpoint(POCKET if path_or_id is None else path_or_id)
     ops = make_ops(backend, threads)
     if resident:
         read_resident(checkpoint.files, on_load)
-    model = Model(checkpoint, ops, context=context, cache_dtype=cache_dtype)
-    if not resident and backend == "native":  # the others make copies in formats of theirs
+    model = Model(checkpoint, ops, context=context, cache_dtype=cache_dtype, memory=limit, on_load=on_load)
+    if limit is None and not resident and backend == "native":  # the others make copies in formats of theirs
         model.read_ahead(on_load)
     return model
 
@@ -90,7 +101,16 @@ def make_ops(backend: str, threads: int | None = None) -> Ops:
 class Model:
     """A loaded model. Several generations may run at once, each from a thread of its own."""
 
-    def __init__(self, checkpoint: Checkpoint, ops: Ops, *, context: int | None, cache_dtype: str) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        ops: Ops,
+        *,
+        context: int | None,
+        cache_dtype: str,
+        memory: int | None = None,
+        on_load: OnLoad | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self.ops = ops
         self.context = checkpoint.config.max_seq_len if context is None else context
@@ -100,7 +120,13 @@ class Model:
                 f"for, found {self.context}"
             )
         self._cache_dtype = cache_dtype
-        self.weights = checkpoint.weights(ops.put)
+        self.chunk = PREFILL_CHUNK
+        self.store: Store | None = None
+        self.budget: Budget | None = None
+        if memory is None:
+            self.weights = checkpoint.weights(ops.put)
+        else:
+            self._stream(memory, context, on_load)
         self.page_in: PageIn | None = None
         self._idle: list[Context] = []
         self._lock = threading.RLock()  # a dropped answer may be collected, and its lease end, while it is held
@@ -109,6 +135,27 @@ class Model:
         """Read the mapped weights in the background, in the order in which answers need them; see memory.PageIn."""
         self.page_in = PageIn(self.checkpoint.files, on_load)
         weakref.finalize(self, self.page_in.stop)
+
+    def _stream(self, memory: int, context: int | None, on_load: OnLoad | None) -> None:
+        from octuor.ops.native import runs_in_place
+
+        if self.checkpoint.tokenizer is not None:
+            _ = self.tokenizer  # its memory counts
+        itemsize = 2 if self._cache_dtype == "f16" else 4
+        self.weights, self.store, self.budget = load_streamed(
+            self.checkpoint,
+            self.ops.put,
+            lambda shape: make_budget(memory, shape, self.checkpoint.source, context),
+            runs_in_place,
+            cache_itemsize=itemsize,
+            on_load=on_load,
+        )
+        self.context, self.chunk = self.budget.context, self.budget.chunk
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether experts are read from disk as they are needed, for memory does not hold all of them."""
+        return self.budget is not None and not self.budget.holds_all
 
     @property
     def config(self) -> ModelConfig:
@@ -152,7 +199,7 @@ class Model:
     def logits(self, tokens: Sequence[int], *, on_route: OnRoute | None = None) -> NDArray[np.float32]:
         """Next-token logits after each of `tokens`, [T, V] float32; ids are taken as given, nothing is added.
 
-        on_route  called with each layer's number and Routing, for each chunk of PREFILL_CHUNK tokens
+        on_route  called with each layer's number and Routing, for each chunk of tokens
         """
         ids = [int(token) for token in tokens]
         check_ids(ids, self.config.vocab_size)
@@ -161,10 +208,11 @@ class Model:
                 f"tokens: expected at most {self.config.max_seq_len} (the model's context), found {len(ids)}"
             )
         out = np.empty((len(ids), self.config.vocab_size), dtype=np.float32)
-        cache = KVCache(self.config, self.ops.zeros, cache_tokens(self.config, len(ids)), dtype="f32")
+        chunk = min(self.chunk, PREFILL_CHUNK)  # logits of a chunk are large
+        cache = KVCache(self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype="f32")
         sequence = cache.new()
-        for start in range(0, len(ids), PREFILL_CHUNK):
-            batch = step(cache, [(sequence, ids[start : start + PREFILL_CHUNK])])
+        for start in range(0, len(ids), chunk):
+            batch = step(cache, [(sequence, ids[start : start + chunk])])
             hidden = forward_pass.forward(self.ops, self.weights, self.config, batch, on_route)
             rows = forward_pass.logits(self.ops, self.weights, hidden)
             out[start : start + len(rows)] = self.ops.to_numpy(rows)
@@ -200,7 +248,7 @@ class Model:
         end_ids = frozenset(params.stop_ids if eos_id is None else (*params.stop_ids, eos_id))
         return generate(
             self.ops, self.weights, self.config, self._lease(), ids, sampler, detokenizer,
-            n_context=self.context, end_ids=end_ids, allowed=allowed, on_prefill=on_prefill,
+            n_context=self.context, end_ids=end_ids, allowed=allowed, on_prefill=on_prefill, chunk=self.chunk,
         )  # fmt: skip
 
     @contextmanager
@@ -209,7 +257,7 @@ class Model:
         with self._lock:
             context = self._idle.pop() if self._idle else None
         if context is None:
-            context = Context(self.config, self.ops, self.context, self._cache_dtype)
+            context = Context(self.config, self.ops, self.context, self._cache_dtype, self.chunk)
         try:
             yield context
         finally:

@@ -62,19 +62,21 @@ class Usage:
     decode_s: float
 
 
-def cache_tokens(config: ModelConfig, n_tokens: int) -> int:
-    """Positions that a cache holds at once for a sequence of n_tokens, appended PREFILL_CHUNK at a time."""
+def cache_tokens(config: ModelConfig, n_tokens: int, chunk: int = PREFILL_CHUNK) -> int:
+    """Positions that a cache holds at once for a sequence of n_tokens, appended `chunk` at a time."""
     if config.sliding_window is None:
         return n_tokens
-    return min(n_tokens, config.sliding_window + PREFILL_CHUNK + 2 * PAGE_SIZE)
+    return min(n_tokens, config.sliding_window + chunk + 2 * PAGE_SIZE)
 
 
 class Context:
     """A sequence's place in a cache, kept between calls so that a shared beginning is not computed twice."""
 
-    def __init__(self, config: ModelConfig, ops: Ops, n_tokens: int, cache_dtype: str) -> None:
+    def __init__(
+        self, config: ModelConfig, ops: Ops, n_tokens: int, cache_dtype: str, chunk: int = PREFILL_CHUNK
+    ) -> None:
         self._ids: list[int] = []
-        self._cache = KVCache(config, ops.zeros, cache_tokens(config, n_tokens), dtype=cache_dtype)
+        self._cache = KVCache(config, ops.zeros, cache_tokens(config, n_tokens, chunk), dtype=cache_dtype)
         self._sequence = self._cache.new()
 
     def rewind(self, ids: Sequence[int]) -> int:
@@ -161,6 +163,7 @@ def generate(
     end_ids: frozenset[int],
     allowed: NDArray[np.bool_] | None = None,
     on_prefill: OnPrefill | None = None,
+    chunk: int = PREFILL_CHUNK,
 ) -> Generation:
     """Answer one prompt.
 
@@ -171,6 +174,7 @@ def generate(
     end_ids      ids that end the answer, EOS among them
     allowed      [V] bool, ids that may be chosen at all; None: every one
     on_prefill   called with prompt tokens done and in all, after each chunk
+    chunk        prompt tokens in a pass, no more than the context was made for
 
     Raises RequestError if the prompt is empty, has an id outside the vocabulary, or fills the context.
     """
@@ -205,7 +209,7 @@ def generate(
             now = time.perf_counter()
             progress.usage = Usage(len(ids), len(generated), cached, first_logits_at - began, now - first_logits_at)
 
-        for start, end in _pieces(cached, len(ids)):
+        for start, end in _pieces(cached, len(ids), chunk):
             logits = context.run(ops, weights, config, ids[start:end])
             first_logits_at = time.perf_counter()
             account()
@@ -235,10 +239,10 @@ def generate(
     return Generation(tokens(), progress)
 
 
-def _pieces(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Up to PREFILL_CHUNK tokens of a prompt at a time, none of them alone unless the whole is."""
+def _pieces(start: int, end: int, chunk: int) -> Iterator[tuple[int, int]]:
+    """Up to `chunk` tokens of a prompt at a time, none of them alone unless the whole is."""
     while start < end:
-        until = min(start + PREFILL_CHUNK, end)
+        until = min(start + chunk, end)
         if end - until == 1:
             until -= 1
         yield start, until

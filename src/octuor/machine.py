@@ -141,6 +141,12 @@ def available_bytes(root: Path = ROOT) -> int:
     return int(least)
 
 
+def resident_bytes(root: Path = ROOT) -> int:
+    """Bytes of memory that this process has, libraries and files that it looks at included; 0 where it is not told."""
+    words = _text(root / "proc/self/statm").split()
+    return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if len(words) > 1 else 0
+
+
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """This process's control groups of a controller and all above them, in both versions.
 

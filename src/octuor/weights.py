@@ -6,7 +6,8 @@ the tree, so a new kind of leaf (quantized, streamed, adapted) never changes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -71,6 +72,18 @@ class Expert:
     gate: Leaf  # [F, D]
     up: Leaf  # [F, D]
     down: Leaf  # [D, F]
+
+
+class StreamedExperts(Sequence[Expert]):
+    """The experts of a layer where memory need not hold all of them; only those that are held can be indexed."""
+
+    @abstractmethod
+    def visit(self, chosen: NDArray[np.int32]) -> Generator[NDArray[np.int32], None, None]:
+        """Each expert in `chosen` [T, A] once, in groups: those in memory at once, others as they arrive.
+
+        A group is held until the next is asked for or the generator is closed. Raises CheckpointError where a file
+        cannot be read.
+        """
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors import safe_open
 
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.huggingface import open_huggingface, write_huggingface
+from octuor.checkpoint.huggingface import open_huggingface
 from octuor.config import ModelConfig
-from octuor.errors import CheckpointError, FormatError
-from octuor.quant import BF16, F16, F32, Q4, Format
+from octuor.errors import CheckpointError
+from octuor.quant import BF16
 from octuor.quant.plain import from_bf16, to_bf16
-from octuor.weights import weight_shapes
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -152,8 +149,8 @@ def test_an_unknown_quantization_is_named(folder: Any) -> None:
 
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
-    (path / "model.safetensors").rename(path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"found pytorch_model.bin"):
+    (path / "model.safetensors").rename(path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"found weights.safetensors"):
         open_huggingface(path)
 
 
@@ -163,51 +160,3 @@ def test_a_broken_index(folder: Any, text: str) -> None:
     (path / "model.safetensors.index.json").write_text(text)
     with pytest.raises(CheckpointError, match="weight_map"):
         open_huggingface(path)
-
-
-@pytest.mark.parametrize("row", [F32, F16, BF16])
-def test_export_reads_back(tmp_path: Path, config: ModelConfig, arrays: Arrays, row: Format) -> None:
-    path = tmp_path / "new" / "model"
-    (tmp_path / "tokenizer.model").write_bytes(b"pieces")
-    n_bytes = write_huggingface(path, config, arrays.__getitem__, row, tmp_path / "tokenizer.model")
-    assert n_bytes == (path / "model.safetensors").stat().st_size
-    assert_holds(path, {name: row.dequantize(row.quantize(x), x.shape) for name, x in arrays.items()})
-    checkpoint = open_huggingface(path)
-    assert checkpoint.config == config
-    assert checkpoint.tokenizer_bytes() == b"pieces"
-
-
-def test_export_uses_the_names_of_files(tmp_path: Path, config: ModelConfig, arrays: Arrays, tensors: Arrays) -> None:
-    write_huggingface(tmp_path / "model", config, arrays.__getitem__, F32)
-    with safe_open(tmp_path / "model" / "model.safetensors", framework="np") as file:
-        assert set(file.keys()) == set(tensors)
-        assert file.metadata() == {"format": "pt"}  # transformers looks for it
-
-
-def test_export_of_a_dense_model(tmp_path: Path, config: ModelConfig) -> None:
-    dense = replace(config, n_experts=1, n_experts_per_token=1)
-    rng = np.random.default_rng(1)
-    arrays = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in weight_shapes(dense)}
-    write_huggingface(tmp_path / "model", dense, arrays.__getitem__, F32)
-    assert_holds(tmp_path / "model", arrays)
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "mistral"
-
-
-def test_export_does_not_replace_a_checkpoint(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
-    write_huggingface(tmp_path, config, arrays.__getitem__, F32)
-    with pytest.raises(CheckpointError, match="expected a new folder, found a checkpoint"):
-        write_huggingface(tmp_path, config, arrays.__getitem__, BF16)
-    write_huggingface(tmp_path, config, arrays.__getitem__, BF16, overwrite=True)
-    assert open_huggingface(tmp_path).get("norm").format == BF16
-
-
-def test_export_takes_plain_formats_only(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
-    with pytest.raises(FormatError, match=r"expected f32 or f16 or bf16, found 'q4'"):
-        write_huggingface(tmp_path / "model", config, arrays.__getitem__, Q4)
-
-
-def test_an_interrupted_export_is_not_a_checkpoint(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
-    del arrays["layers.1.wo"]
-    with pytest.raises(KeyError):
-        write_huggingface(tmp_path / "model", config, arrays.__getitem__, F32)
-    assert not list((tmp_path / "model").iterdir())

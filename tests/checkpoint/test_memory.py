@@ -64,7 +64,7 @@ def test_page_in_leaves_nothing_missing(path: Path, data: NDArray[np.uint8], is_
 
 def test_page_in_without_the_kernels_help(path: Path, data: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no C library to ask, pages are touched."""
-    monkeypatch.setattr(memory, "_libc", lambda: None)
+    monkeypatch.setattr(memory, "libc", lambda: None)
     file = MappedFile(path)
     assert missing_bytes(file.bytes) == 0
     assert PageIn([file]).wait(TIMEOUT_S)
@@ -85,12 +85,12 @@ def test_small_files_and_files_beyond_memory_are_left_alone(path: Path, monkeypa
 
 
 def test_a_disk_that_fails_is_an_error_of_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    advise = memory._advise
+    advise = memory.advise
 
     def failing(array: NDArray[np.uint8], advice: int) -> int:
         return errno.EFAULT if advice == memory.MADV_POPULATE_READ else advise(array, advice)
 
-    monkeypatch.setattr(memory, "_advise", failing)
+    monkeypatch.setattr(memory, "advise", failing)
     page_in = PageIn([MappedFile(path)])
     with pytest.raises(CheckpointError, match="cannot be read into memory"):
         page_in.wait(TIMEOUT_S)

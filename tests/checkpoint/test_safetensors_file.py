@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from octuor.checkpoint import safetensors_file
+from octuor.checkpoint import files
 from octuor.checkpoint.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile, write_safetensors
 from octuor.checkpoint.tensors import Tensor
 from octuor.errors import CheckpointError
@@ -78,7 +78,7 @@ def test_blocks_of_any_size_make_the_same_file(tmp_path: Path, monkeypatch: pyte
     paths = [tmp_path / "x.safetensors", tmp_path / "y.safetensors"]
     for path in paths:
         write_safetensors(path, TENSORS, lambda name: [ARRAYS[name]], {}, data_multiple=64)
-        monkeypatch.setattr(safetensors_file, "BLOCK", block)
+        monkeypatch.setattr(files, "BLOCK", block)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from command_line import octuor
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.huggingface import write_huggingface
 from octuor.quant import F32
 from octuor.tokenizer import find_mistral_common_tokenizer
+from octuor.tools.export.huggingface import write_huggingface
 from tiny_models import TINY
 from toys import random_values
 
@@ -99,3 +99,33 @@ def test_weights_that_are_not_numbers(tmp_path: Path, format_name: str) -> None:
     assert "layers.1.wk" in done.err
     assert "row 5" in done.err
     assert not (tmp_path / "x.octuor").exists()
+
+
+@pytest.mark.parametrize(("to", "kind"), [("huggingface", "Hugging Face"), ("mistral", "Mistral")])
+def test_folders_for_other_programs(source: Path, tmp_path: Path, to: str, kind: str) -> None:
+    done = octuor("convert", source, tmp_path / "x", "--to", to, "--format", "f32", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["bytes_in"] == open_checkpoint(source).n_bytes
+    before, after = open_checkpoint(source), open_checkpoint(tmp_path / "x")
+    assert (after.kind, after.config) == (kind, TINY)
+    assert all(np.array_equal(before.get(name).to_f32(), after.get(name).to_f32()) for name in before.names)
+
+
+def test_gguf(source: Path, tmp_path: Path) -> None:
+    done = octuor("convert", source, tmp_path / "x.gguf", "--to", "gguf", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["bytes_out"] == (tmp_path / "x.gguf").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--to", "onnx"), "expected one of huggingface, mistral, gguf, found 'onnx'"),
+        (("--to", "gguf", "--format", "q4"), "expected a format among bf16, f16, f32, q8_0"),
+        (("--to", "mistral", "--override", "embed=q8"), "expected with --to pack alone"),
+    ],
+)
+def test_what_no_program_reads(source: Path, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    done = octuor("convert", source, tmp_path / "x", *options)
+    assert (done.code, done.out) == (1, "")
+    assert message in done.err

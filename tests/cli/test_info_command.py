@@ -44,11 +44,14 @@ def test_json_says_all_of_a_model(pack: Path) -> None:
     expert = 3 * TINY.dim * TINY.hidden_dim
     assert report["active_params"] == report["params"] - embed - TINY.n_layers * (TINY.n_experts - 2) * expert
     f32 = TINY.n_layers * (2 + TINY.n_experts) * TINY.dim + TINY.dim  # norms and routers
-    weights = {name: row["weights"] for name, row in report["formats"].items()}
-    assert weights == {"q8": embed, "f32": f32, "bf16": report["params"] - embed - f32}
-    assert report["formats"]["bf16"]["bytes"] == 2 * weights["bf16"]
-    assert report["formats"]["f32"]["bytes"] == 4 * f32
-    assert report["weight_bytes"] == sum(row["bytes"] for row in report["formats"].values())
+    parts = {row["name"]: row for row in report["parts"]}
+    assert parts["embedding"]["formats"] == {"q8": embed}
+    assert parts["norms"]["n_weights"] + parts["router"]["n_weights"] == f32
+    assert parts["router"]["bits"] == 32
+    assert parts["experts gate, up"]["formats"] == {"bf16": 2 * TINY.n_layers * TINY.n_experts * expert // 3}
+    assert sum(row["n_weights"] for row in parts.values()) == report["params"]
+    assert report["weight_bytes"] == sum(row["n_bytes"] for row in parts.values())
+    assert report["odd"] == []
     per_token = 2 * 2 * TINY.n_layers * TINY.n_kv_heads * TINY.head_dim  # keys and values, f16
     assert report["cache_bytes_per_token"] == per_token
     assert report["cache_bytes_full"] == per_token * TINY.max_seq_len

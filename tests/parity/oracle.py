@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from octuor.checkpoint.huggingface import places_of, write_huggingface
+from octuor.checkpoint.huggingface import places_of
 from octuor.config import ModelConfig
 from octuor.quant import F32, Format
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.weights import weight_shapes
 from parity.cases import N_GREEDY, Case
 from parity.checks import Expected

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from octuor.batch import whole
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.huggingface import write_huggingface
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.model import forward, logits
@@ -23,6 +22,7 @@ from octuor.quant import BF16, F16, F32, FORMATS, Format
 from octuor.quant.plain import from_bf16
 from octuor.tools import convert as module
 from octuor.tools.convert import choose_formats, convert
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.weights import weight_shapes
 
 Arrays = dict[str, NDArray[np.float32]]

@@ -6,9 +6,11 @@ It need not know how files are found, named or laid out: each reader fills in a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from octuor.checkpoint.files import MappedFile
 from octuor.config import ModelConfig
@@ -22,10 +24,12 @@ class Checkpoint:
 
     source          the file or folder it came from
     kind            name of the Reader that opened it
-    load            canonical name -> Weight, a view of a mapped file where the file's layout allows it
+    load            canonical name -> Weight, a view of a mapped file where the file's layout allows it; plain numbers
+                    may lie strided in it
     tokenizer       the tokenizer's file, or its bytes where it lies inside the checkpoint; None: there is none
     tokenizer_kind  "tokenizer.model" (SentencePiece) or "tokenizer.json" (Hugging Face); None with tokenizer
     files           the files that `load` views, for reading them ahead of use; none where weights lie in memory
+    notes           what the reader found unusual, a sentence each, for `octuor info`
     """
 
     config: ModelConfig
@@ -35,6 +39,7 @@ class Checkpoint:
     tokenizer: Path | bytes | None = None
     tokenizer_kind: str | None = None
     files: tuple[MappedFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -53,8 +58,8 @@ class Checkpoint:
         return self.load(name)
 
     def weights(self, put: Callable[[Weight], Leaf]) -> Weights:
-        """All weights, each given to `put` (a backend's Ops.put) once."""
-        return build(self.config, lambda name: put(self.load(name)))
+        """All weights, each given to `put` (a backend's Ops.put) once; those that lie strided are copied for it."""
+        return build(self.config, lambda name: put(contiguous(self.load(name))))
 
     def tokenizer_bytes(self) -> bytes | None:
         """Contents of the tokenizer file, None where there is none."""
@@ -63,6 +68,13 @@ class Checkpoint:
     @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.names)
+
+
+def contiguous(weight: Weight) -> Weight:
+    """The weight with its numbers one after the other, as kernels need them: itself, or a copy in memory."""
+    if weight.data.flags.c_contiguous:
+        return weight
+    return replace(weight, data=np.ascontiguousarray(weight.data))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import errno
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import CheckpointError
+
+BLOCK = 8 << 20  # written at once
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
@@ -43,6 +46,11 @@ class MappedFile:
         self.path = path
         self.bytes = map_file(path)
 
+    def refuse_pointer(self) -> None:
+        """Raise CheckpointError if Git left a pointer where the file should be."""
+        if self.bytes[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
+            raise CheckpointError(f"{self.path}: expected weights, found a Git LFS pointer; run `git lfs pull` there")
+
 
 def drop_pages(array: NDArray[Any]) -> None:
     """Tell the system that a view of a mapped file is done with, so that its pages stop counting as ours.
@@ -55,9 +63,11 @@ def drop_pages(array: NDArray[Any]) -> None:
     owner = whole.base.obj if isinstance(whole.base, memoryview) else whole.base
     if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
         return
+    # Columns of a matrix lie among others, and the pages of all of them go.
+    extent = array.itemsize + sum((n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True))
     start = array.ctypes.data - whole.ctypes.data
     first = start // mmap.PAGESIZE * mmap.PAGESIZE
-    owner.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+    owner.madvise(mmap.MADV_DONTNEED, first, start + extent - first)
 
 
 @contextmanager
@@ -90,6 +100,89 @@ def replacing(path: Path, n_bytes: int, *, overwrite: bool) -> Iterator[BinaryIO
         partial.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror}); nothing was kept") from error
+
+
+class Blocks:
+    """Writes a file in aligned blocks of some huge pages, so that the page cache holds it in huge pages (Linux with
+    large folios: 2 MiB writes at 2 MiB edges make them, smaller or odd ones do not). What is left goes at the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._block = bytearray(BLOCK)
+        self._n_held = 0
+
+    def __enter__(self) -> Blocks:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if kind is None:
+            self._file.write(memoryview(self._block)[: self._n_held])
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take all of data; it is not looked at again."""
+        rest = memoryview(data)
+        while len(rest):
+            n = min(len(rest), BLOCK - self._n_held)
+            self._block[self._n_held : self._n_held + n] = rest[:n]
+            self._n_held += n
+            rest = rest[n:]
+            if self._n_held == BLOCK:
+                self._file.write(self._block)
+                self._n_held = 0
+
+    def write_array(self, array: NDArray[Any]) -> None:
+        """Take an array's bytes in row order, without a copy of all of it where it is contiguous."""
+        self.write(bytes_of(array))
+
+
+def bytes_of(array: NDArray[Any]) -> memoryview:
+    """The bytes of an array in row order, without a copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def replacing_folder(path: Path, n_bytes: int, stale: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """A new folder to write files in, which gets its name when the block ends well, and is gone when it does not.
+
+    n_bytes  bytes that will be written; the disk must have them before anything is
+    stale    patterns of names that mark a folder as holding what is about to be written, the surest mark first
+
+    The files go to `<name>.partial` beside it. Where the folder is there, without such names or with overwrite, they
+    are moved into it, the surest mark last, after files of such names are taken out; others stay.
+    Raises CheckpointError if the folder holds such names and overwrite is False, or if it cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path}: expected a new folder, found a file of that name; choose another name")
+    if not overwrite and _named(path, stale):
+        raise CheckpointError(
+            f"{path}: expected a new folder, found a checkpoint; choose another, or ask to overwrite it"
+        )
+    path = path.absolute()
+    partial = path.with_name(path.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            _check_room(path, n_bytes)
+            yield partial
+            made = sorted(partial.iterdir(), key=lambda file: file.match(stale[0]))
+            if path.exists():
+                for old in _named(path, stale):
+                    old.unlink()
+                for file in made:
+                    file.replace(path / file.name)
+                partial.rmdir()
+            else:
+                partial.replace(path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror}); nothing was kept") from error
+
+
+def _named(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [file for pattern in patterns for file in sorted(folder.glob(pattern))] if folder.is_dir() else []
 
 
 class PartialFile:

@@ -1,4 +1,4 @@
-"""Folders in the Hugging Face layout: config.json beside safetensors files; read, and written for transformers.
+"""Folders in the Hugging Face layout: config.json beside files of tensors; read here, written by tools/export.
 
 E experts, F hidden_dim, D dim. Files hold one matrix an expert and projection (w1 gate, w3 up, w2 down) or, as
 transformers 5 holds them in memory, all experts' gate and up in one [E, 2F, D] and down in one [E, D, F].
@@ -7,31 +7,27 @@ RoPE rotates halves in these files as in our kernels, so wq and wk are taken as 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from octuor.checkpoint.base import Checkpoint, Reader
-from octuor.checkpoint.files import replacing
-from octuor.checkpoint.huggingface_config import read_config, write_config
-from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
-from octuor.checkpoint.schemes import open_scheme
-from octuor.checkpoint.tensors import Tensor, TensorStore
+from octuor.checkpoint.huggingface_config import read_config
+from octuor.checkpoint.schemes import open_scheme, read_settings
+from octuor.checkpoint.shards import open_index, open_numbered, open_parts
+from octuor.checkpoint.tensors import TensorStore
+from octuor.checkpoint.torch_file import SUFFIXES
 from octuor.config import ModelConfig
-from octuor.errors import CheckpointError, FormatError
+from octuor.errors import CheckpointError
 from octuor.quant import BF16, F16, F32, Format
-from octuor.quant.base import Array
 from octuor.tokenizer.registry import find_tokenizer_file, tokenizer_kind
 from octuor.weights import Weight, weight_shapes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+BIN_INDEX = "pytorch_model.bin.index.json"
+BIN_SINGLE = "pytorch_model.bin"
+HQQ_SINGLE = "qmodel.pt"  # of hqq's save_quantized
 FORMATS: dict[str, Format] = {row.safetensors: row for row in (F32, F16, BF16)}
-TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _TOP = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "lm_head": "lm_head.weight"}
 _PARTS = {
     "attention_norm": "input_layernorm.weight",
@@ -42,6 +38,7 @@ _PARTS = {
     "moe_norm": "post_attention_layernorm.weight",
     "router": "block_sparse_moe.gate.weight",
 }
+_SPARSE = "block_sparse_moe"
 _EXPERT_PARTS = {"gate": "w1", "up": "w3", "down": "w2"}
 
 
@@ -59,15 +56,22 @@ def is_huggingface(path: Path) -> bool:
     return path.is_dir() and (path / "config.json").is_file()
 
 
+def is_huggingface_whole(path: Path) -> bool:
+    """Whether a folder has weights of this layout beside its config.json, not another layout's alone."""
+    return is_huggingface(path) and any((path / name).is_file() for name in (INDEX, SINGLE, BIN_INDEX, BIN_SINGLE))
+
+
 def open_huggingface(path: Path) -> Checkpoint:
     """Map a folder's shards. Raises CheckpointError naming the missing shard or weight, or the wrong shape."""
     read = read_config(path / "config.json")
     tensors = _open_shards(path)
-    find = None if read.quantization is None else open_scheme(read.quantization, tensors, path / "config.json")
-    shapes = dict(weight_shapes(read.config))
+    settings = read_settings(read.quantization, path)
+    find = None if settings is None else open_scheme(settings, tensors, path / "config.json")
+    shapes: dict[str, tuple[int, ...]] = {}
     quantized: dict[str, Weight] = {}
     places: dict[str, Place] = {}
-    for name, shape in shapes.items():
+    for name, shape in weight_shapes(read.config):  # ends at the first that is missing, however many there should be
+        shapes[name] = shape
         candidates = places_of(name, shape, read.config)
         if name == "lm_head" and read.is_tied:
             candidates += places_of("embed", shape, read.config)
@@ -97,54 +101,8 @@ def open_huggingface(path: Path) -> Checkpoint:
     return Checkpoint(read.config, path, READER.name, load, tokenizer, kind, tuple(file.file for file in tensors.files))
 
 
-def write_huggingface(
-    path: Path,
-    config: ModelConfig,
-    get: Callable[[str], NDArray[np.float32]],
-    dtype: Format,
-    tokenizer: Path | None = None,
-    *,
-    overwrite: bool = False,
-) -> int:
-    """Write a folder that transformers' AutoModelForCausalLM loads; returns the bytes of its weights.
-
-    path       made if it is not there
-    get        canonical name -> float32 of its shape; called once a weight, in the order of weight_shapes
-    dtype      F32, F16 or BF16, for every tensor
-    tokenizer  a tokenizer file to copy beside the weights
-
-    Raises CheckpointError if the folder already holds a checkpoint and overwrite is False. config.json comes
-    last, so an interrupted write is not mistaken for a checkpoint.
-    """
-    if dtype.name not in TORCH_DTYPES:
-        raise FormatError(f"Hugging Face export: expected {' or '.join(TORCH_DTYPES)}, found {dtype.name!r}")
-    tensors, names = [], {}
-    for name, shape in weight_shapes(config):
-        place = places_of(name, shape, config)[0]
-        tensors.append(Tensor(place.tensor, dtype.safetensors, shape))
-        names[place.tensor] = name
-
-    def pieces(tensor: str) -> Iterable[Array]:
-        return [dtype.quantize(get(names[tensor]))]
-
-    text = write_config(config, TORCH_DTYPES[dtype.name]).encode()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot make the folder ({error.strerror}); choose another") from error
-    if (path / "config.json").exists() and not overwrite:
-        raise CheckpointError(
-            f"{path}: expected a new folder, found a checkpoint; choose another, or ask to overwrite it"
-        )
-    n_bytes = write_safetensors(path / SINGLE, tensors, pieces, {"format": "pt"}, overwrite=True)
-    if tokenizer is not None:
-        _write(path / tokenizer_kind(tokenizer), tokenizer.read_bytes())  # the name that readers look for
-    _write(path / "config.json", text)
-    return n_bytes
-
-
 def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Place]:
-    """Where files may hold a canonical weight; the first is what write_huggingface writes."""
+    """Where files may hold a canonical weight; the first is what we write."""
     if name in _TOP:
         return [Place(_TOP[name], shape)]
     _, layer, part, *rest = name.split(".")
@@ -158,40 +116,37 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
         return [Place(f"{at}mlp.{projection}_proj.weight", shape)]
     e, d, f = config.n_experts, config.dim, config.hidden_dim
     whole = Place(f"{at}block_sparse_moe.experts.{expert}.{_EXPERT_PARTS[projection]}.weight", shape)
+    # Quantizers take the modules of transformers 5 apart again, and name them each in its own way.
+    apart = [Place(f"{at}{part}.experts.{expert}.{projection}_proj.weight", shape) for part in ("mlp", _SPARSE)]
     if projection == "down":
-        return [whole, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
+        return [whole, *apart, Place(at + "mlp.experts.down_proj", (e, d, f), (expert,))]
     rows = slice(0, f) if projection == "gate" else slice(f, 2 * f)
-    return [whole, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
+    return [whole, *apart, Place(at + "mlp.experts.gate_up_proj", (e, 2 * f, d), (expert, rows))]
 
 
 def _open_shards(path: Path) -> TensorStore:
-    if (path / INDEX).is_file():
-        names = _shard_names(path / INDEX)
-        if missing := [name for name in names if not (path / name).is_file()]:
-            raise CheckpointError(
-                f"{path}: expected {len(names)} shards, {len(missing)} are missing ({', '.join(missing[:3])}"
-                f"{', ...' if len(missing) > 3 else ''}); download them"
-            )
-    elif (path / SINGLE).is_file():
-        names = [SINGLE]
-    else:
-        others = sorted(file.name for file in path.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".safetensors"))
-        raise CheckpointError(
-            f"{path}: expected {SINGLE} or {INDEX}, found {', '.join(others[:3]) or 'no weights'}; "
-            "download the model's safetensors files"
-        )
-    files = [SafetensorsFile(path / name) for name in names]
-    return TensorStore(files, str(files[0].path) if len(files) == 1 else f"the {len(files)} shards in {path}")
-
-
-def _shard_names(index: Path) -> list[str]:
-    try:
-        weight_map: Mapping[str, str] = json.loads(index.read_bytes())["weight_map"]
-        return sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{index}: expected a JSON object with weight_map, found {error!r}; download it again"
-        ) from error
+    outputs = sorted(file.name for file in path.glob("output*.safetensors"))
+    if outputs:  # ExLlamaV2's, perhaps beside the index of the model that it quantized
+        return open_numbered(path, outputs)
+    if (path / HQQ_SINGLE).is_file():
+        return open_parts(path, [HQQ_SINGLE])
+    for index, single in ((INDEX, SINGLE), (BIN_INDEX, BIN_SINGLE)):
+        if (path / index).is_file():
+            return open_index(path / index)
+        if (path / single).is_file():
+            return open_parts(path, [single])
+    # Quantizers used to choose names of their own, such as gptq_model-4bit-128g.safetensors.
+    indices = sorted(path.glob("*.safetensors.index.json"))
+    if len(indices) == 1:
+        return open_index(indices[0])
+    named = sorted(file.name for file in path.glob("*.safetensors") if not file.name.startswith("consolidated"))
+    if len(named) == 1:
+        return open_parts(path, named)
+    others = sorted(file.name for file in path.iterdir() if file.suffix in (".safetensors", *SUFFIXES))
+    raise CheckpointError(
+        f"{path}: expected {SINGLE}, {INDEX}, {BIN_SINGLE} or {BIN_INDEX}, "
+        f"found {', '.join(others[:3]) or 'no weights'}; download the model's safetensors files"
+    )
 
 
 def _check(name: str, place: Place, tensors: TensorStore) -> None:
@@ -208,9 +163,5 @@ def _check(name: str, place: Place, tensors: TensorStore) -> None:
         )
 
 
-def _write(path: Path, data: bytes) -> None:
-    with replacing(path, len(data), overwrite=True) as file:
-        file.write(data)
-
-
-READER = Reader("Hugging Face", "a folder with config.json and *.safetensors", is_huggingface, open_huggingface)
+LOOKS_FOR = "a folder with config.json and *.safetensors or pytorch_model*.bin"
+READER = Reader("Hugging Face", LOOKS_FOR, is_huggingface, open_huggingface)

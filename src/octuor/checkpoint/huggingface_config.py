@@ -48,8 +48,16 @@ class HuggingFaceConfig:
 def read_config(path: Path) -> HuggingFaceConfig:
     """Read a config.json; CheckpointError if it describes a model that Octuor does not run."""
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        return parse_config(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); download it again") from error
+
+
+def parse_config(text: bytes, path: str) -> HuggingFaceConfig:
+    """As read_config, of a file's contents; `path` names it in errors."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
         raise CheckpointError(f"{path}: expected a JSON config, found {error}; download it again") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found a {type(data).__name__}; download it again")
@@ -110,7 +118,7 @@ def write_config(config: ModelConfig, dtype: str) -> str:
     return json.dumps(data, indent=2) + "\n"
 
 
-def _supported(data: dict[str, Any], path: Path) -> Family:
+def _supported(data: dict[str, Any], path: str) -> Family:
     """The model's family, after refusing what would be computed wrongly."""
     model_type = data.get("model_type")
     if model_type not in FAMILIES:
@@ -129,7 +137,7 @@ def _head_dim(dim: Any, n_heads: Any) -> Any:
     return dim // n_heads if sensible else 2
 
 
-def _rope_theta(data: dict[str, Any], family: Family, path: Path) -> Any:
+def _rope_theta(data: dict[str, Any], family: Family, path: str) -> Any:
     """The RoPE base: at the top in transformers 4, in rope_parameters in 5."""
     theta = data.get("rope_theta")
     for field in ("rope_scaling", "rope_parameters"):

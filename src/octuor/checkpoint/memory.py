@@ -57,7 +57,7 @@ class PageIn:
         n_bytes = sum(file.bytes.size for file in files)
         if n_bytes >= SMALL:
             for file in files:
-                _advise(file.bytes, MADV_HUGEPAGE)  # refused where there are none: then pages are small
+                advise(file.bytes, MADV_HUGEPAGE)  # refused where there are none: then pages are small
         if not SMALL <= n_bytes <= available_bytes():
             self._finished.set()
             return
@@ -150,7 +150,7 @@ def huge_memory(n_bytes: int) -> Bytes:
     array = np.frombuffer(memory, dtype=np.uint8)
     edge = -array.ctypes.data % HUGE_PAGE
     array = array[edge : edge + n_bytes]
-    _advise(array, MADV_HUGEPAGE)
+    advise(array, MADV_HUGEPAGE)
     return array
 
 
@@ -203,14 +203,14 @@ def missing_bytes(array: Bytes) -> int:
 
     0 where the system does not tell: Linux tells only those who own the file or may write to it.
     """
-    libc = _libc()
+    c = libc()
     start, n_bytes = _pages(array)
-    if libc is None:
+    if c is None:
         return 0
     found, n_missing = ctypes.c_ubyte(), 0
     pages = range(start, start + n_bytes, HUGE_PAGE)
     for page in pages:
-        if libc.mincore(page, mmap.PAGESIZE, ctypes.byref(found)) == 0:
+        if c.mincore(page, mmap.PAGESIZE, ctypes.byref(found)) == 0:
             n_missing += ~found.value & 1
     return array.size * n_missing // max(len(pages), 1)
 
@@ -220,20 +220,20 @@ def populate(array: Bytes) -> None:
 
     Raises CheckpointError where the disk fails or the file has become shorter.
     """
-    code = _advise(array, MADV_POPULATE_READ)
+    code = advise(array, MADV_POPULATE_READ)
     if code == errno.EINVAL:  # an older kernel, or another system: touch every page
         array[:: mmap.PAGESIZE].max(initial=0)
     elif code:
         raise CheckpointError(f"weights: cannot be read into memory ({os.strerror(code)}); is the disk sound?")
 
 
-def _advise(array: Bytes, advice: int) -> int:
+def advise(array: Bytes, advice: int) -> int:
     """madvise over the pages of an array; returns 0 or an errno, EINVAL where there is no such advice."""
-    libc = _libc()
+    c = libc()
     start, n_bytes = _pages(array)
-    if libc is None:
+    if c is None:
         return errno.EINVAL
-    return ctypes.get_errno() if n_bytes and libc.madvise(start, n_bytes, advice) else 0
+    return ctypes.get_errno() if n_bytes and c.madvise(start, n_bytes, advice) else 0
 
 
 def _pages(array: Bytes) -> tuple[int, int]:
@@ -248,11 +248,13 @@ def _chunks(array: Bytes) -> list[Bytes]:
 
 
 @lru_cache(maxsize=1)
-def _libc() -> Any:
+def libc() -> Any:
     """The C library, on Linux; its calls let other Python threads run, which Python's own madvise does not."""
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    return libc
+    c = ctypes.CDLL(None, use_errno=True)
+    c.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    c.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    c.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p]
+    c.mremap.restype = ctypes.c_void_p
+    return c

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from octuor.checkpoint import huggingface, pack
+from octuor.checkpoint import gguf, huggingface, mistral, pack
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.errors import CheckpointError
 
-READERS: tuple[Reader, ...] = (pack.READER, huggingface.READER)
+READERS: tuple[Reader, ...] = (pack.READER, gguf.READER, mistral.READER, huggingface.READER)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = (".octuor", ".safetensors", ".json", ".gguf", ".pt", ".pth", ".bin")
@@ -27,7 +27,7 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
     """
     path = Path(path_or_id).expanduser()
     if not path.exists():
-        if not _is_hub_id(str(path_or_id)):
+        if not is_hub_id(str(path_or_id)):
             raise CheckpointError(
                 f"{path_or_id}: no such file or folder, and not a Hugging Face Hub id (org/model); check the spelling"
             )
@@ -40,18 +40,19 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
     raise CheckpointError(f"{path}: expected {' or '.join(row.looks_for for row in READERS)}, found {_found(path)}")
 
 
-def _is_hub_id(text: str) -> bool:
+def is_hub_id(text: str) -> bool:
+    """Whether a text that is no path here may name a model on the Hub."""
     return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES)
 
 
 def _found(path: Path) -> str:
     """What lies at the path, and what to do where that is a common mistake."""
     if path.is_file():
-        if (path.parent / "config.json").is_file():
+        if any((path.parent / name).is_file() for name in ("config.json", mistral.PARAMS)):
             return f"one file of a checkpoint; name its folder, {path.parent}"
         return f"a file of another kind ({path.name})"
     names = sorted(entry.name for entry in path.iterdir())
-    packs = [name for name in names if name.endswith(".octuor")]
-    if packs:
-        return f"a folder with {packs[0]} in it; name that file"
+    whole = [name for name in names if name.lower().endswith((pack.SUFFIX, gguf.SUFFIX))]
+    if whole:
+        return f"a folder with {whole[0]} in it; name that file"
     return f"a folder with {', '.join(names[:6])}" if names else "an empty folder"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from octuor.checkpoint.base import Checkpoint, Reader
-from octuor.checkpoint.files import PartialFile
-from octuor.checkpoint.safetensors_file import SafetensorsFile, bytes_of, encode_header, write_safetensors
+from octuor.checkpoint.files import PartialFile, bytes_of
+from octuor.checkpoint.safetensors_file import SafetensorsFile, encode_header, write_safetensors
 from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError

@@ -16,18 +16,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-
-from octuor.checkpoint.files import MappedFile, replacing
+from octuor.checkpoint.files import Blocks, MappedFile, replacing
 from octuor.checkpoint.tensors import DTYPES, Tensor
 from octuor.errors import CheckpointError
 from octuor.quant.base import Array, ceil_div
 
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
-BLOCK = 8 << 20  # written at once
-_LFS_POINTER = b"version https://git-lfs"
 
 
 class SafetensorsFile:
@@ -71,8 +67,7 @@ class SafetensorsFile:
 
     def _read_header(self) -> dict[str, Any]:
         raw = self.file.bytes
-        if raw[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
-            raise CheckpointError(f"{self.path}: expected weights, found a Git LFS pointer; run `git lfs pull` there")
+        self.file.refuse_pointer()
         length = int.from_bytes(raw[:8].tobytes(), "little")
         if raw.size < 10 or not 2 <= length <= MAX_HEADER_BYTES:
             raise CheckpointError(
@@ -130,13 +125,13 @@ def write_safetensors(
     """
     head, n_data = encode_header(tensors, metadata, data_multiple=data_multiple)
     total = len(head) + n_data
-    with replacing(path, total, overwrite=overwrite) as whole_file, _Blocks(whole_file) as file:
+    with replacing(path, total, overwrite=overwrite) as whole_file, Blocks(whole_file) as file:
         file.write(head)
         for tensor in tensors:
             written = 0
             for piece in pieces(tensor.name):
                 assert piece.dtype == DTYPES[tensor.dtype], (tensor, piece.dtype)
-                file.write(bytes_of(piece))
+                file.write_array(piece)
                 written += piece.nbytes
             assert written == tensor.n_bytes, (tensor, written)
     return total
@@ -161,37 +156,3 @@ def encode_header(
     text = json.dumps(header, separators=(",", ":")).encode()
     text = text.ljust(ceil_div(max(8 + len(text), n_bytes), data_multiple) * data_multiple - 8)
     return len(text).to_bytes(8, "little") + text, at
-
-
-class _Blocks:
-    """Writes a file in aligned blocks of some huge pages, so that the page cache holds it in huge pages (Linux with
-    large folios: 2 MiB writes at 2 MiB edges make them, smaller or odd ones do not). What is left goes at the end."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._block = bytearray(BLOCK)
-        self._n_held = 0
-
-    def __enter__(self) -> _Blocks:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        if kind is None:
-            self._file.write(memoryview(self._block)[: self._n_held])
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take all of data; it is not looked at again."""
-        rest = memoryview(data)
-        while len(rest):
-            n = min(len(rest), BLOCK - self._n_held)
-            self._block[self._n_held : self._n_held + n] = rest[:n]
-            self._n_held += n
-            rest = rest[n:]
-            if self._n_held == BLOCK:
-                self._file.write(self._block)
-                self._n_held = 0
-
-
-def bytes_of(array: Array) -> memoryview:
-    """The bytes of an array in row order, without a copy where it is contiguous."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

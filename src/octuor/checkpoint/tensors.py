@@ -73,15 +73,20 @@ class TensorFile(Protocol):
 
 
 class TensorStore:
-    """The tensors of several files under one roof; the first file that has a name gives it.
+    """The tensors of several files under one roof.
 
-    label  where the tensors are, for error messages
+    label   where the tensors are, for error messages
+    owners  tensor -> name of the file that shall give it where several hold it; else the first that does
     """
 
-    def __init__(self, files: Sequence[TensorFile], label: str) -> None:
+    def __init__(self, files: Sequence[TensorFile], label: str, owners: Mapping[str, str] | None = None) -> None:
         self.files = tuple(files)
         self.label = label
         self._holders = {name: file for file in reversed(files) for name in file.tensors}
+        by_name = {file.path.name: file for file in files}
+        for name, file_name in (owners or {}).items():
+            if file_name in by_name and name in by_name[file_name].tensors:
+                self._holders[name] = by_name[file_name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._holders

@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 from octuor import __version__
 from octuor.errors import OctuorError
 
-COMMANDS = ("chat", "generate", "info", "convert", "pack", "synth", "bench", "bench serve", "train", "serve", "keys")
+COMMANDS = (
+    "chat", "generate", "info", "plan", "pack", "convert", "synth", "bench", "bench serve", "train", "serve", "keys",
+)  # fmt: skip
 
 
 class LazyGroup(TyperGroup):

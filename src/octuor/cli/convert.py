@@ -1,10 +1,10 @@
-"""octuor convert: any checkpoint to an octuor pack."""
+"""octuor convert: any checkpoint to an octuor pack, or to what other programs read."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -13,29 +13,43 @@ from octuor.cli import options
 
 def main(
     source: Annotated[str, typer.Argument(help="A checkpoint's folder, a pack, or a Hub id.")],
-    out: Annotated[Path, typer.Argument(help="The pack to write, as in mixtral.octuor.")],
-    format_name: Annotated[str, typer.Option("--format", help="bf16, f16, f32, q8, q6, q5, q4, q3 or q2.")] = "q4",
+    out: Annotated[Path, typer.Argument(help="The pack, file or folder to write, as in mixtral.octuor.")],
+    to: Annotated[str, typer.Option(help="pack, or for other programs: huggingface, mistral or gguf.")] = "pack",
+    format_name: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads the annotation at run time on every Python it supports
+        typer.Option(
+            "--format",
+            help="Pack: q4 (default), bf16, f16, f32, q8, q6, q5, q3, q2; else bf16 (default), f16, f32; gguf: q8_0.",
+        ),
+    ] = None,
     override: Annotated[
-        list[str], typer.Option(help="Another format for one part, as in lm_head=q8; repeatable.")
+        list[str], typer.Option(help="In a pack, another format for one part, as in lm_head=q8; repeatable.")
     ] = [],  # noqa: B006 - typer copies it
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a checkpoint as an octuor pack in one number format. Router and norms stay f32."""
+    """Write a checkpoint as an octuor pack, or for another program. Packs and GGUF files keep router and norms f32."""
     from octuor.cli.progress import bytes_bar
     from octuor.errors import FormatError
-    from octuor.ops.native import quantizer
     from octuor.tools.convert import convert
+    from octuor.tools.export import export
 
     if malformed := [part for part in override if part.count("=") != 1]:
         raise FormatError(f"--override: expected PART=FORMAT, found {malformed[0]!r}")
     overrides = dict(part.split("=") for part in override)
-    with bytes_bar(f"{source} → {format_name}") as progress:
-        report = convert(
-            source, out, format_name, overrides=overrides, quantize=quantizer(threads),
-            progress=progress, overwrite=overwrite,
-        )  # fmt: skip
+    if to != "pack" and overrides:
+        raise FormatError(f"--override: expected with --to pack alone, found with {to}; leave it out")
+    with bytes_bar(f"{source} → {format_name or to}") as progress:
+        if to == "pack":
+            from octuor.ops.native import quantizer
+
+            report = convert(
+                source, out, format_name or "q4", overrides=overrides, quantize=quantizer(threads),
+                progress=progress, overwrite=overwrite,
+            )  # fmt: skip
+        else:
+            report = export(source, out, to, format_name, progress=progress, overwrite=overwrite)
     rate = report.bytes_in / report.seconds / 1e6
     if as_json:
         print(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from dataclasses import asdict
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from octuor.cli import options
 
 if TYPE_CHECKING:
     from octuor.checkpoint import Checkpoint
-
-UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def main(model: options.ModelArgument = None, as_json: options.Json = False) -> None:
@@ -32,12 +28,9 @@ def main(model: options.ModelArgument = None, as_json: options.Json = False) -> 
 
 def model_report(checkpoint: Checkpoint) -> dict[str, Any]:
     """Everything `octuor info` says of a model, as JSON values."""
-    config = checkpoint.config
-    by_format: dict[str, dict[str, int]] = defaultdict(lambda: {"weights": 0, "bytes": 0})
-    for name in checkpoint.names:
-        weight = checkpoint.get(name)
-        by_format[weight.format.name]["weights"] += prod(weight.shape)
-        by_format[weight.format.name]["bytes"] += weight.nbytes
+    from octuor.tools.describe import describe, oddities
+
+    config, parts = checkpoint.config, describe(checkpoint)
     kv_bytes = 2 * 2 * config.n_layers * config.n_kv_heads * config.head_dim
     cached = config.max_seq_len if config.sliding_window is None else min(config.sliding_window, config.max_seq_len)
     return {
@@ -47,7 +40,9 @@ def model_report(checkpoint: Checkpoint) -> dict[str, Any]:
         "config": asdict(config),
         "params": config.n_params,
         "active_params": config.n_active_params,
-        "formats": dict(by_format),
+        "bits": 8 * checkpoint.n_bytes / config.n_params,
+        "parts": [asdict(part) | {"bits": part.bits} for part in parts],
+        "odd": oddities(checkpoint),
         "weight_bytes": checkpoint.n_bytes,
         "cache_bytes_per_token": kv_bytes,
         "cache_bytes_full": kv_bytes * cached,
@@ -57,6 +52,8 @@ def model_report(checkpoint: Checkpoint) -> dict[str, Any]:
 def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from octuor.units import format_bytes
 
     config, machine = report["config"], report["machine"]
     console = Console()
@@ -85,16 +82,15 @@ def _print(report: dict[str, Any]) -> None:
     )
     section(
         "Memory",
-        [
-            (name, f"{_count(row['weights'])} weights, {_size(row['bytes'])}")
-            for name, row in report["formats"].items()
-        ]
+        [_part(row) for row in report["parts"]]
         + [
-            ("weights in all", _size(report["weight_bytes"])),
-            ("cache a token", _size(report["cache_bytes_per_token"])),
-            ("cache when full", _size(report["cache_bytes_full"])),
+            ("in all", f"{report['bits']:.2f} bits, {format_bytes(report['weight_bytes'])}"),
+            ("cache a token", format_bytes(report["cache_bytes_per_token"])),
+            ("cache when full", format_bytes(report["cache_bytes_full"])),
         ],
     )  # fmt: skip
+    if report["odd"]:
+        section("Worth knowing", [("-", sentence) for sentence in report["odd"]])
     kernels = []
     for row in machine["kernels"]:
         note = " (chosen)" if row["chosen"] else "" if row["supported"] else " (not on this CPU)"
@@ -105,6 +101,15 @@ def _print(report: dict[str, Any]) -> None:
          ("threads", f"{machine['threads']}: {machine['threads_reason']}"),
          ("kernels", ", ".join(kernels))],
     )  # fmt: skip
+
+
+def _part(row: dict[str, Any]) -> tuple[str, str]:
+    from octuor.units import format_bytes
+
+    formats = " and ".join(row["formats"])
+    return row[
+        "name"
+    ], f"{formats}, {row['bits']:.2f} bits, {_count(row['n_weights'])} weights, {format_bytes(row['n_bytes'])}"
 
 
 def _cores(machine: dict[str, Any]) -> str:
@@ -118,8 +123,6 @@ def _cores(machine: dict[str, Any]) -> str:
 
 
 def _count(n: int) -> str:
+    if n < 1e6:
+        return f"{n / 1e3:.2f} thousand"
     return f"{n / 1e9:.2f} billion" if n >= 1e9 else f"{n / 1e6:.2f} million"
-
-
-def _size(n_bytes: int) -> str:
-    return next(f"{n_bytes / unit:.2f} {name}" for name, unit in UNITS if n_bytes >= unit or name == "kB")

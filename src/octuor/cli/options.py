@@ -12,6 +12,10 @@ ModelArgument = Annotated[
 ]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; default: one a performance core.")]  # noqa: UP045
 Resident = Annotated[bool, typer.Option("--resident", help="Copy the weights to memory that is never reclaimed.")]
+Memory = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="All that this process may take, as in 8GiB; experts beyond it are read as needed."),
+]
 Context = Annotated[Optional[int], typer.Option(help="Tokens of prompt and answer; default: the model's.")]  # noqa: UP045
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens with this much probability together.")]

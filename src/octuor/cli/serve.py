@@ -23,6 +23,7 @@ def main(
     max_queue: Annotated[Optional[int], typer.Option(min=1, help="Requests that may wait; default: 256.")] = None,  # noqa: UP045
     context: options.Context = None,
     resident: options.Resident = False,
+    memory: options.Memory = None,
     drain_timeout: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(help="Seconds that running answers may go on for after SIGTERM; default: 60."),
@@ -70,7 +71,7 @@ def main(
     }
     server = replace(settings.server, **{key: value for key, value in given.items() if value is not None})
     models = settings.models if model is None else (ModelSettings(path=model),)
-    about: dict[str, Any] = {"name": name, "context": context, "resident": resident or None}
+    about: dict[str, Any] = {"name": name, "context": context, "resident": resident or None, "memory": memory}
     first = replace(models[0], **{key: value for key, value in about.items() if value is not None})
 
     def ready(address: str) -> None:

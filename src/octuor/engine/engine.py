@@ -25,6 +25,7 @@ from octuor.engine.runner import Result, Runner
 from octuor.engine.scheduler import Scheduler, Work
 from octuor.engine.sequence import Sequence
 from octuor.errors import EngineError, OctuorError, OverloadError, RequestError
+from octuor.experts.store import StoreStats
 from octuor.generate import check_ids
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class EngineStats:
     pages_held   of running requests
     pages_used   of theirs and of remembered beginnings
     pages_known  of beginnings, whoever else holds them
+    store        of experts, under a limit of memory
     """
 
     running: int
@@ -81,6 +83,7 @@ class EngineStats:
     forward_s: float
     choose_s: float
     overhead_s: float
+    store: StoreStats | None = None
 
 
 class Engine:
@@ -101,7 +104,7 @@ class Engine:
         n_tokens = settings.cache_tokens or cache_room(model, settings.max_batch, settings.cache_dtype)
         self._cache = KVCache(model.config, model.ops.zeros, n_tokens, dtype=settings.cache_dtype)
         self.n_context = min(model.context, n_tokens)
-        self._pace = Pace()
+        self._pace = Pace(model.chunk, model.chunk) if model.is_streamed else Pace(model.chunk)
         self._scheduler = Scheduler(
             self._cache, settings.max_batch, self._pace.chunk, reuses_prefixes=model.config.sliding_window is None
         )
@@ -200,6 +203,7 @@ class Engine:
             forward_s=self._forward_s,
             choose_s=self._choose_s,
             overhead_s=self._overhead_s,
+            store=None if self.model.store is None else self.model.store.stats(),
         )
 
     def forget_prefixes(self) -> None:

@@ -17,9 +17,15 @@ FORGET = 0.2  # weight of the newest measurement
 
 
 class Pace:
-    """Measured costs of steps, and the chunk that follows from them."""
+    """Measured costs of steps, and the chunk that follows from them.
 
-    def __init__(self) -> None:
+    whole  tokens of a chunk at most
+    least  and at least. A model that is read from disk as it runs wants whole ones: 16 tokens already meet nearly all
+           experts, so smaller chunks would read all of them as often as there are chunks
+    """
+
+    def __init__(self, whole: int = WHOLE_CHUNK, least: int = LEAST_CHUNK) -> None:
+        self._whole, self._least = whole, least
         self._decode_s: dict[int, float] = {}  # by sequences that answer, rounded up to a power of 2
         self._prompt_token_s: float | None = None
 
@@ -29,12 +35,12 @@ class Pace:
         The more prompts wait on each answer, the longer the step may be.
         """
         if n_decoding == 0:
-            return WHOLE_CHUNK
+            return self._whole
         decode_s = self._decode_s.get(_class(n_decoding))
         if decode_s is None or self._prompt_token_s is None:
-            return FIRST_CHUNK
+            return max(self._least, min(self._whole, FIRST_CHUNK))
         extra_s = STRETCH * max(1.0, n_prompts / n_decoding) * decode_s
-        return max(LEAST_CHUNK, min(WHOLE_CHUNK, int(extra_s / self._prompt_token_s)))
+        return max(self._least, min(self._whole, int(extra_s / self._prompt_token_s)))
 
     def measured(self, n_decoding: int, n_prompt_tokens: int, seconds: float) -> None:
         """Learn from a step."""

@@ -19,8 +19,10 @@ def token_bytes(model: Model, dtype: str) -> int:
 def cache_room(model: Model, max_batch: int, dtype: str) -> int:
     """Positions of keys and values in all: what max_batch whole contexts take, or half of the memory that is left.
 
-    Weights count in full, for mapped ones are to stay in memory. Pages that nobody has used yet take none.
+    Weights count in full, for mapped ones are to stay in memory; under a limit those outside experts do. Pages that
+    nobody has used yet take none, and leave room for experts.
     """
-    left = available_bytes() - model.checkpoint.n_bytes
+    left = available_bytes() - model.checkpoint.n_bytes if model.budget is None else model.budget.cache_room
     affordable = int(SHARE * left / token_bytes(model, dtype))
-    return max(LEAST_TOKENS, min(affordable, max_batch * cache_tokens(model.config, model.context)))
+    least = LEAST_TOKENS if model.budget is None else model.context
+    return max(least, min(affordable, max_batch * cache_tokens(model.config, model.context)))

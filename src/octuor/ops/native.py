@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from octuor.batch import Batch
 from octuor.errors import BackendError, FormatError, ShapeError
 from octuor.machine import Machine, read_machine
 from octuor.ops import Routing
+from octuor.ops.decoded import decoded
+from octuor.ops.layouts import layout, native_name
 from octuor.quant import Format
-from octuor.quant.base import relative_importance
-from octuor.weights import Expert, Weight
+from octuor.quant.base import Storage, relative_importance
+from octuor.weights import Expert, StreamedExperts, Weight
 
 try:
     from octuor import _native
@@ -63,6 +66,11 @@ def pin_order(machine: Machine, n_threads: int) -> tuple[int, ...]:
     return order[:n_threads]
 
 
+def runs_in_place(storage: Storage) -> bool:
+    """Whether the kernels read a matrix as it is stored; otherwise NativeOps.put decodes it into memory."""
+    return isinstance(storage, Format) or native_name(storage) in _native.formats()
+
+
 class NativeOps:
     """The Ops of the C++ kernels. Calls from several threads are taken one after the other.
 
@@ -87,12 +95,13 @@ class NativeOps:
         return self._context.n_threads
 
     def put(self, weight: Weight) -> Any:
-        """A matrix as it lies, without a copy, mapped or not; a vector as float32."""
+        """A matrix as it lies, without a copy, mapped or not; a vector as float32.
+
+        A matrix in a storage that `runs_in_place` does not know is copied, as ops.decoded has it.
+        """
         if len(weight.shape) == 1:
             return np.ascontiguousarray(weight.to_f32(), dtype=np.float32)
-        if not weight.data.flags.c_contiguous:
-            raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
-        return _native.Matrix(weight.data, weight.shape, weight.format.name)
+        return _matrix(weight if runs_in_place(weight.format) else decoded(weight))
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         return np.zeros(shape, dtype=np.float16 if dtype == "f16" else np.float32)
@@ -146,7 +155,33 @@ class NativeOps:
     def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
         """As in Ops; experts[e] is asked for only where a token has chosen e."""
         out = np.empty(x.shape, dtype=np.float32)
-        self._context.moe(x, routing.experts, routing.weights, experts, out)
+        if isinstance(experts, StreamedExperts):
+            self._moe_streamed(x, routing, experts, out)
+        else:
+            self._context.moe(x, routing.experts, routing.weights, experts, out)
+        return out
+
+    def _moe_streamed(self, x: F32Array, routing: Routing, experts: StreamedExperts, out: F32Array) -> None:
+        """Experts as they come into memory, each one's results kept apart and added in the order of their numbers."""
+        n_used = len(np.unique(routing.experts))
+        partial: F32Array | None = None
+        with closing(experts.visit(routing.experts)) as groups:
+            for held in groups:
+                if len(held) == n_used:
+                    self._context.moe(x, routing.experts, routing.weights, experts, out)
+                    return
+                if partial is None:
+                    partial = np.empty((*routing.experts.shape, x.shape[1]), dtype=np.float32)
+                self._context.moe_part(x, routing.experts, experts, held, partial)
+        if partial is not None:
+            self._context.moe_sum(routing.experts, routing.weights, partial, out)
+
+    def dequantize(self, weight: Weight) -> F32Array:
+        """The values of a matrix [out, in], on all threads; to the last bit what weight.to_f32() gives."""
+        if len(weight.shape) != 2 or not runs_in_place(weight.format):
+            return weight.to_f32()
+        out = np.empty(weight.shape, dtype=np.float32)
+        self._context.dequantize(_matrix(weight), out)
         return out
 
     def quantize(
@@ -195,6 +230,20 @@ class NativeOps:
     def kernel_seconds(self) -> float:
         """Seconds that all calls so far have spent in kernels: without Python, bindings and waiting for a turn."""
         return self._context.kernel_seconds
+
+
+def _matrix(weight: Weight) -> _native.Matrix:
+    """A weight that runs in place, where it lies."""
+    data, name = weight.data, weight.format.name
+    if data.flags.c_contiguous and data.ndim <= 3 and not weight.parts:
+        return _native.Matrix(data, weight.shape, name)
+    if native_name(weight.format) is None:
+        raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
+    found = layout(weight)
+    try:
+        return _native.Matrix(found.data, weight.shape, found.name, dict(found.parts), dict(found.numbers))
+    except FormatError as error:
+        raise FormatError(f"{weight.name or 'weight'}: {error}") from error
 
 
 def quantizer(threads: int | None = None) -> Callable[[NDArray[np.float32], Format], NDArray[Any]]:

@@ -26,6 +26,17 @@ def from_bf16(x: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def rounded(x: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
+    """x as a computation in "f32", "f16" or "bf16" leaves it, ties to even: x itself for f32, else a new array.
+
+    Rounding the float32 sum or product of two such numbers gives what the dtype's own arithmetic gives.
+    """
+    if dtype == "f16":
+        with np.errstate(over="ignore"):  # infinity, as there
+            return x.astype(np.float16).astype(np.float32)
+    return from_bf16(to_bf16(x)) if dtype == "bf16" else x
+
+
 def _dequantize_bf16(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return from_bf16(data).reshape(shape)
 

@@ -58,6 +58,7 @@ def _load(settings: ModelSettings, config: Config, on_load: OnLoad | None) -> Mo
         context=settings.context,
         cache_dtype=settings.cache_dtype,
         resident=settings.resident,
+        memory=settings.memory,
         on_load=on_load,
     )
 

@@ -19,6 +19,7 @@ from prometheus_client.utils import floatToGoString
 from octuor import __version__
 from octuor.engine.engine import EngineStats, StepReport
 from octuor.engine.request import Job
+from octuor.experts.store import StoreStats
 from octuor.server.record import RequestRecord
 
 PREFIX = "octuor_"
@@ -178,7 +179,23 @@ class EngineCollector(Collector):
             seconds.add_metric([model, "choose"], stats.choose_s)
             seconds.add_metric([model, "overhead"], stats.overhead_s)
         yield seconds
+        yield from self._stores(engines)
         yield from self._tallies()
+
+    def _stores(self, engines: Mapping[str, EngineStats]) -> Iterator[Metric]:
+        """Of models under a limit of memory."""
+        stores = {model: stats.store for model, stats in engines.items() if stats.store is not None}
+        if not stores:
+            return
+        for name, what, value in STORE_COUNTERS:
+            counter = CounterMetricFamily(f"{PREFIX}{name}", what, labels=["model_name"])
+            for model, stats in stores.items():
+                counter.add_metric([model], value(stats))
+            yield counter
+        held = GaugeMetricFamily(f"{PREFIX}experts_held", "Experts in memory.", labels=["model_name"])
+        for model, stats in stores.items():
+            held.add_metric([model], sum(stats.held))
+        yield held
 
     def _tallies(self) -> Iterator[Metric]:
         gaps = HistogramMetricFamily(
@@ -195,6 +212,13 @@ class EngineCollector(Collector):
 
 
 Reading = tuple[str, str, Callable[[EngineStats], float]]
+
+STORE_COUNTERS: tuple[tuple[str, str, Callable[[StoreStats], float]], ...] = (
+    ("expert_hits", "Experts that a pass found in memory.", lambda stats: stats.hits),
+    ("expert_misses", "Experts that a pass had to wait for.", lambda stats: stats.misses),
+    ("expert_read_bytes", "Bytes of experts read from disk.", lambda stats: stats.read_bytes),
+    ("expert_wait_seconds", "Time that passes waited for the disk.", lambda stats: stats.wait_s),
+)
 
 GAUGES: tuple[Reading, ...] = (
     ("num_requests_running", "Choices that are being computed.", lambda stats: stats.running),

@@ -76,6 +76,7 @@ class ModelSettings:
     aliases       further names
     context       tokens of prompt and answer together; None: what the model was made for
     resident      copy the weights to memory that is never reclaimed
+    memory        all that the process may take, as in "8GiB", with a single model; experts beyond it are read as needed
     cache_tokens  positions of keys and values for all requests; None: what memory allows
     cache_dtype   of keys and values
     temperature   of chats that name none
@@ -86,6 +87,7 @@ class ModelSettings:
     aliases: tuple[str, ...] = ()
     context: int | None = None
     resident: bool = False
+    memory: str | None = None
     cache_tokens: int | None = None
     cache_dtype: Literal["f16", "f32"] = "f16"
     temperature: float = 0.7
@@ -111,6 +113,8 @@ class Config:
     def __post_init__(self) -> None:
         if not self.models:
             raise ConfigError("models: expected at least one [[models]], found none")
+        if len(self.models) > 1 and any(model.memory is not None for model in self.models):
+            raise ConfigError("models: expected a single [[models]] with memory, for it limits the process; found more")
 
 
 def read_config(path: Path) -> Config:

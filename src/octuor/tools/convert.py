@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from math import lcm
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,9 @@ from octuor.quant import BF16, F16, F32, Format, find_format
 from octuor.quant.base import Array, Storage
 from octuor.weights import Weight, weight_shapes
 
+if TYPE_CHECKING:
+    from octuor.ops.native import NativeOps
+
 CHUNK_WEIGHTS = 4 << 20  # weights at work at once: 16 MiB as float32
 ROW_MULTIPLE = 64  # blocks of rows end where the tiles of every tiled format end
 MATRICES = ("embed", "wq", "wk", "wv", "wo", "gate", "up", "down", "lm_head")
@@ -38,6 +43,7 @@ KEPT = {
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Quantize = Callable[[NDArray[Any], Format], Array]  # float32, float16 or bfloat16 (as uint16) [out, in] to storage
+Dequantize = Callable[[Weight], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -75,23 +81,49 @@ def convert(
     began = time.perf_counter()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     formats = choose_formats(checkpoint.config, format_name, overrides or {})
-    make_tiles = quantize or native_quantizer()
-    total, done = checkpoint.n_bytes, 0
+    stream = WeightStream(checkpoint, quantize or native_quantizer(), progress)
+    tokenizer = tokenizer_of(checkpoint)
+    bytes_out = write_pack(
+        out, checkpoint.config, formats, lambda name: stream.pieces(name, formats[name]), tokenizer, overwrite=overwrite
+    )
+    return ConvertReport(out, stream.done, bytes_out, time.perf_counter() - began)
 
-    def pieces(name: str) -> Iterator[Array]:
-        nonlocal done
+
+class WeightStream:
+    """A checkpoint's weights on their way into a file: block by block, the source's pages let go behind each.
+
+    done  bytes of the source that were read
+    """
+
+    def __init__(self, checkpoint: Checkpoint, quantize: Quantize, progress: Progress | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.done = 0
+        self._quantize, self._progress = quantize, progress
+        self._total = 0 if progress is None else checkpoint.n_bytes
+
+    def pieces(self, name: str, target: Format) -> Iterator[Array]:
+        """A weight's storage in the target format, cut between rows.
+
+        Raises CheckpointError where a weight is not finite, or too large for the target, naming the row.
+        """
         first_row = 0
-        for block in row_blocks(checkpoint.get(name)):
-            yield convert_block(block, first_row, formats[name], make_tiles)
+        for block in row_blocks(self.checkpoint.get(name)):
+            yield convert_block(block, first_row, target, self._quantize, self._dequantize)
             for array in (block.data, *block.parts.values()):
                 drop_pages(array)
             first_row += block.shape[0]
-            done += block.nbytes
-            if progress is not None:
-                progress(done, total)
+            self.done += block.nbytes
+            if self._progress is not None:
+                self._progress(self.done, self._total)
 
-    bytes_out = write_pack(out, checkpoint.config, formats, pieces, tokenizer_of(checkpoint), overwrite=overwrite)
-    return ConvertReport(out, total, bytes_out, time.perf_counter() - began)
+    def _dequantize(self, block: Weight) -> NDArray[np.float32]:
+        return self._native.dequantize(block)
+
+    @cached_property
+    def _native(self) -> NativeOps:
+        from octuor.ops.native import NativeOps
+
+        return NativeOps()  # made where it is needed, for the extension takes time to load
 
 
 def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str, str]) -> dict[str, Format]:
@@ -122,20 +154,19 @@ def native_quantizer() -> Quantize:
 def row_blocks(weight: Weight) -> Iterator[Weight]:
     """A weight cut into blocks of whole rows, in order, each a view."""
     n_rows, *inputs = weight.shape
-    step = CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // ROW_MULTIPLE * ROW_MULTIPLE
-    step = max(step, ROW_MULTIPLE)
-    assert step % weight.format.row_multiple == 0, weight.format
+    multiple = lcm(ROW_MULTIPLE, weight.format.row_multiple)
+    step = max(CHUNK_WEIGHTS // (inputs[0] if inputs else 1) // multiple, 1) * multiple
     for start in range(0, n_rows, step):
         yield weight.rows(start, min(start + step, n_rows))
 
 
-def convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
+def convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize, dequantize: Dequantize) -> Array:
     """The storage of a block in the target format; errors count rows from first_row."""
     stored = block.format
     if isinstance(stored, Format) and stored.is_tiled and target == stored:
         return block.data
     # Plain numbers are read as they lie; what is stored otherwise is float32 on the way.
-    numbers, plain = (block.data, stored) if stored in (F32, F16, BF16) else (block.to_f32(), F32)
+    numbers, plain = (block.data, stored) if stored in (F32, F16, BF16) else (dequantize(block), F32)
     if (row := _first_bad_row(numbers, plain)) is not None:
         raise CheckpointError(
             f"{block.name}: expected finite weights, found NaN or infinity in row {first_row + row}; "

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from octuor.checkpoint.huggingface import write_huggingface
 from octuor.quant import BF16
 from octuor.tools.convert import convert
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.train.state import TrainState
 
 
