@@ -62,9 +62,3 @@ def test_one_line_errors(model: Path, tmp_path: Path, options: tuple[str, ...], 
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert message in done.err
     assert not (tmp_path / "x.octuor").exists()
-
-
-def test_best_quality(model: Path, tmp_path: Path) -> None:
-    done = octuor("pack", model, tmp_path / "x.octuor", "--bits", "4.5", "--quality", "best", "--json")
-    assert done.code == 0, done.err
-    assert json.loads(done.out)["report"]["quality"] == "best"

@@ -107,9 +107,7 @@ def test_the_report_tells_of_the_pack(whole: PackResult) -> None:
 @pytest.mark.parametrize(
     ("step", "n", "line"),
     [
-        (MEASURING, 1, "going on with measuring at layer 1"),
         (MEASURING, 2, "going on with measuring at layer 2"),
-        (WRITING, 2, "going on with writing after 0 parts"),
         (WRITING, 12, "going on with writing after 1 parts"),
         (COMPARING, 1, "going on with writing after 3 parts"),
     ],
