@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ SCHEMES: dict[str, tuple[dict[str, Any], Any]] = {
 def sound(scheme: str) -> Quantized:
     """The folder before damage."""
     settings, make = SCHEMES[scheme]
-    return quantize(_plain(), SETTINGS, settings, make, "U8" if scheme in FOLDERS else "F8_E4M3")
+    byte = "U8" if scheme in FOLDERS else "F8_E4M3"
+    return quantize(_plain(), SETTINGS, deepcopy(settings), make, byte)
 
 
 def damage(folder: Quantized, rng: np.random.Generator) -> None:
@@ -98,6 +100,8 @@ def _other(x: NDArray[Any], rng: np.random.Generator, kind: int) -> NDArray[Any]
 
 
 def _change_setting(settings: dict[str, Any], rng: np.random.Generator) -> None:
+    if not settings:
+        return
     field = str(rng.choice(sorted(settings)))
     if isinstance(settings[field], dict) and settings[field] and rng.random() < 0.8:
         _change_setting(settings[field], rng)
