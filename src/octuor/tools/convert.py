@@ -106,13 +106,14 @@ class WeightStream:
 
         Raises CheckpointError where a weight is not finite, or too large for the target, naming the row.
         """
-        first_row = 0
-        for block in row_blocks(self.checkpoint.get(name)):
+        first_row, before = 0, self.done
+        weight = self.checkpoint.get(name)
+        for block in row_blocks(weight):
             yield convert_block(block, first_row, target, self._quantize, self._dequantize)
             for array in (block.data, *block.parts.values()):
                 drop_pages(array)
             first_row += block.shape[0]
-            self.done += block.nbytes
+            self.done = before + weight.nbytes * first_row // weight.shape[0]  # a block may share arrays with others
             if self._progress is not None:
                 self._progress(self.done, self._total)
 
