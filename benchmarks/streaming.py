@@ -5,8 +5,8 @@
         --peer path/to/llama-bench --gguf 8x7b-8l-Q4_K.gguf > benchmarks/results/DATE_streaming.md
 
 Needs to make control groups (root). Every measurement is a child in a group whose limit is the share of the file it
-reads, page cache included and 2 % on top, with the file dropped from the page cache before. A child reads a prompt, then a
-second one, then answers; the first prompt's time begins with opening the file. Ours and theirs alternate.
+reads, page cache included and 2 % on top, with the file dropped from the page cache before. A child reads a prompt,
+then a second one, then answers; the first prompt's time begins with opening the file. Ours and theirs alternate.
 
 The bound is the time of reading what had to be read: for a prompt, the experts it met and memory did not hold when it
 began (the first: and all other weights); for answers, those that were not in memory when they were met. Bandwidth is
@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 from memory_group import memory_group
 
@@ -88,8 +90,8 @@ def compare(args: argparse.Namespace) -> None:
         end="",
     )
     if args.gguf is not None:
-        theirs, size = limit_of(args.gguf, args.share), args.gguf.stat().st_size
-        print(f" {theirs / 1e9:.2f} GB of {args.gguf.name}, {size / 1e9:.2f} GB;", end="")
+        limit, size = limit_of(args.gguf, args.share), args.gguf.stat().st_size
+        print(f" {limit / 1e9:.2f} GB of {args.gguf.name}, {size / 1e9:.2f} GB;", end="")
     print(f"\ndirect reads {rate / 1e9:.2f} GB/s (of {', '.join(f'{r / 1e9:.2f}' for r in rates)}).\n")
     rows = [
         ("first prompt, from opening the file, tokens/s", [args.prompt / f.first_s for f in ours],
@@ -125,9 +127,12 @@ def measure_octuor(args: argparse.Namespace) -> Found:
 
 
 def measure_peer(args: argparse.Namespace) -> Found:
-    """llama-bench without its warm-up: two prompts, the first one cold, then two answers."""
+    """llama-bench without its warm-up: two prompts, the first one cold, then two answers.
+
+    Weights stay as they lie in the file: repacked ones, its default, are memory of its own, and it is killed for them.
+    """
     command = [str(args.peer), "-m", str(args.gguf), "-p", str(args.prompt), "-n", str(args.answer), "-r", "2",
-               "--no-warmup", "-lm", "mmap", "-t", str(args.threads), "-o", "json"]  # fmt: skip
+               "--no-warmup", "-lm", "mmap", "--repack", "0", "-t", str(args.threads), "-o", "json"]  # fmt: skip
     began = time.perf_counter()
     text, peak = run_limited(command, args.gguf, limit_of(args.gguf, args.share))
     took = time.perf_counter() - began

@@ -137,6 +137,8 @@ class Model:
         weakref.finalize(self, self.page_in.stop)
 
     def _stream(self, memory: int, context: int | None, on_load: OnLoad | None) -> None:
+        from octuor.ops.native import runs_in_place
+
         if self.checkpoint.tokenizer is not None:
             _ = self.tokenizer  # its memory counts
         itemsize = 2 if self._cache_dtype == "f16" else 4
@@ -144,6 +146,7 @@ class Model:
             self.checkpoint,
             self.ops.put,
             lambda shape: make_budget(memory, shape, self.checkpoint.source, context),
+            runs_in_place,
             cache_itemsize=itemsize,
             on_load=on_load,
         )

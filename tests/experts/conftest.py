@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from octuor.checkpoint import open_checkpoint
+from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.checkpoint.pack import write_pack
 from octuor.config import ModelConfig
 from octuor.experts.budget import Budget, Shape
 from octuor.experts.load import load_streamed
 from octuor.experts.store import Store
-from octuor.ops.native import NativeOps
+from octuor.ops.native import NativeOps, runs_in_place
 from octuor.quant import F32, find_format
 from octuor.weights import Weights, weight_shapes
 from toys import Toy, random_values
@@ -40,8 +40,7 @@ class FixedBudget(Budget):
 class StreamedToy(Toy):
     """A toy whose experts are in a store."""
 
-    def __init__(self, ops: NativeOps, path: Path, pool: Callable[[Shape], int]) -> None:
-        checkpoint = open_checkpoint(path)
+    def __init__(self, ops: NativeOps, checkpoint: Checkpoint, pool: Callable[[Shape], int]) -> None:
 
         def divide(shape: Shape) -> Budget:
             return FixedBudget(0, shape, 0, 256, 64, pool(shape))
@@ -49,7 +48,7 @@ class StreamedToy(Toy):
         self.ops, self.config = ops, checkpoint.config
         self.weights: Weights
         self.store: Store
-        self.weights, self.store, _ = load_streamed(checkpoint, ops.put, divide, cache_itemsize=4)
+        self.weights, self.store, _ = load_streamed(checkpoint, ops.put, divide, runs_in_place, cache_itemsize=4)
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from octuor.cli import options
+
+if TYPE_CHECKING:
+    from octuor.experts.store import StoreStats
 
 
 def main(
@@ -72,6 +75,8 @@ def main(
         print()
     if stats:
         _print_speeds(report)
+        if loaded.store is not None:
+            _print_store(loaded.store.stats())
 
 
 def _prompt(text: str | None, ids: str | None) -> str | list[int]:
@@ -103,6 +108,15 @@ def _speeds(usage: Any, bytes_per_token: int, *, measure: bool, threads: int | N
         report["read_gb_per_s"] = read_bandwidth_gb_s(threads)
         report["share_of_bandwidth"] = report["gb_per_s"] / report["read_gb_per_s"]
     return report
+
+
+def _print_store(stats: StoreStats) -> None:
+    print(
+        f"experts: {stats.hits} found in memory, {stats.misses} not ({stats.in_flight} of them on their way), "
+        f"{stats.read_bytes / 1e9:.2f} GB read, {stats.wait_s:.2f} s waited for; {stats.pool_bytes / 1e9:.2f} GB held, "
+        f"by layer {' '.join(map(str, stats.held))}",
+        file=sys.stderr,
+    )
 
 
 def _print_speeds(report: dict[str, float]) -> None:

@@ -22,6 +22,7 @@ from octuor.experts.policy import Usage
 from octuor.experts.reader import Job, Reader
 from octuor.experts.store import LayerExperts, OnFill, Store
 from octuor.quant import Format
+from octuor.quant.base import Storage
 from octuor.weights import Leaf, Weight, Weights, build, weight_shapes
 
 PARTS = ("gate", "up", "down")
@@ -31,20 +32,25 @@ def load_streamed(
     checkpoint: Checkpoint,
     put: Callable[[Weight], Leaf],
     divide: Callable[[Shape], Budget],
+    runs_in_place: Callable[[Storage], bool],
     *,
     cache_itemsize: int,
     on_load: OnFill | None = None,
 ) -> tuple[Weights, Store, Budget]:
     """Read what every token needs, and begin to read experts until memory is full.
 
-    divide   makes the budget, when the weights outside the experts are in memory
-    on_load  called with bytes of experts read and to be read, from other threads
+    divide         makes the budget, when the weights outside the experts are in memory
+    runs_in_place  whether `put` of a matrix only notes where it lies; experts are put before they are read
+    on_load        called with bytes of experts read and to be read, from other threads
 
     Raises what divide does, and CheckpointError where a file cannot be read or holds experts in a way that has to be
     converted first. Threads that read end with the store.
     """
     config, files = checkpoint.config, checkpoint.files
-    images = [[_expert_image(checkpoint, n, e) for e in range(config.n_experts)] for n in range(config.n_layers)]
+    images = [
+        [_expert_image(checkpoint, runs_in_place, n, e) for e in range(config.n_experts)]
+        for n in range(config.n_layers)
+    ]
     arena = Arena([image.n_bytes for row in images for image in row])
     reader = Reader([file.path for file in files])
     try:
@@ -68,9 +74,10 @@ def _is_tiled(weight: Weight) -> bool:
     return isinstance(weight.format, Format) and weight.format.is_tiled
 
 
-def _expert_image(checkpoint: Checkpoint, layer: int, number: int) -> Image:
+def _expert_image(checkpoint: Checkpoint, runs_in_place: Callable[[Storage], bool], layer: int, number: int) -> Image:
     weights = [checkpoint.load(f"layers.{layer}.experts.{number}.{part}") for part in PARTS]
-    image = find_image(weights, checkpoint.files)
+    in_place = all(runs_in_place(weight.format) and not weight.parts for weight in weights)
+    image = find_image(weights, checkpoint.files) if in_place else None
     if image is None:
         raise CheckpointError(
             f"{checkpoint.source}: expected experts that lie in the file as they are used, for a limit of memory; "

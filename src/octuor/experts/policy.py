@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-HALF_LIFE = 64  # tokens after which a choice weighs half; docs/experiments.md has what others gave
+HALF_LIFE = 32  # tokens after which a choice weighs half; docs/experiments.md has what others gave
 LEAST_SHARE = 1e-3
 
 
