@@ -63,7 +63,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = calibrate(source, ops, corpus, Journal(folder / "journal"))
-        sequences, hidden = corpus.held_out, found.held_out
+        sequences: Sequence[NDArray[np.int32]] = corpus.held_out
+        hidden = found.held_out
         if options.judge is not None:
             sequences = read_windows(checkpoint, options.judge, options.tokens)
             hidden = last_states(source, sequences)

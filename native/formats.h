@@ -418,7 +418,7 @@ struct Grouped {
         int code = stored_bits<MAIN>(codes, input / 4);
         if constexpr (EXTRA != 0) code |= stored_bits<EXTRA>(codes + STRIP_MAIN, input / 4);
         const int q = LOOKS_UP ? QS[code] : code + LOWEST;
-        return widen(reinterpret_cast<const bf16*>(tile)[row]) * float(scale * q);
+        return widen(reinterpret_cast<const bf16*>(tile)[row]) * (float(scale) * float(q));  // -0 as there
     }
 
     // Where the bits of a quad's code lie in a plane, main or extra.

@@ -259,11 +259,19 @@ static inline void block_weights(const uint8_t* block, float* to) {
     }
 }
 
-// n inputs of a row from input `from` on, both multiples of a block's.
+// Where a row begins.
 template <class Block>
-static void decode_blocks(const Matrix& w, int64_t row, int64_t from, int64_t n, float* to) {
-    const auto* block = static_cast<const uint8_t*>(w.data) + (row * w.in + from) / Block::INPUTS * Block::BYTES;
-    for (int64_t i = 0; i < n; i += Block::INPUTS, block += Block::BYTES) block_weights<Block>(block, to + i);
+static inline const uint8_t* row_of_blocks(const Matrix& w, int64_t row) {
+    const auto* data = static_cast<const uint8_t*>(w.data);
+    if (!w.beside) return data + row * (w.in / Block::INPUTS * Block::BYTES);
+    const int64_t half = row / w.beside->half_head, *strides = w.beside->row_strides;
+    return data + half / 2 * strides[0] + half % 2 * strides[1] + row % w.beside->half_head * strides[2];
+}
+
+template <class Block>
+static void decode_blocks(const Matrix& w, int64_t row, float* to) {
+    const uint8_t* block = row_of_blocks<Block>(w, row);
+    for (int64_t i = 0; i < w.in; i += Block::INPUTS, block += Block::BYTES) block_weights<Block>(block, to + i);
 }
 
 // Calls f.operator()<Block>() for a format of blocks.

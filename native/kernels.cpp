@@ -28,6 +28,7 @@
 #include "kernels_blocks.h"
 #include "formats_turned.h"
 #include "kernels_turned.h"
+#include "formats_rows.h"
 #include "kernels_linear.h"
 #include "kernels_norm.h"
 #include "kernels_attention_blocks.h"

@@ -22,7 +22,9 @@
 //   T may be 0 and is 1 when decoding; every other extent is at least 1 and may be odd.
 //   C is even. H is a multiple of K. Nothing is a multiple of a vector width.
 //   Tiled weights (q8 to q2) are padded with zeros to 64 rows x 256 inputs; rows beyond `out` are never written.
-//   With a tiled weight the inputs are rounded to int8 per token and 256 inputs, as quantize_activations does.
+//   With a tiled weight, and with llama.cpp's blocks, the inputs are rounded to int8 per token and 256 inputs, as
+//   quantize_activations does.
+//   Weights of other programs keep their values to the last bit: those that their own dequantizers give.
 //   avx512bf16 rounds queries, keys, values and weights of attention to bfloat16 where a sequence has two tokens or
 //   more in the call and the cache is f16; sums stay float32.
 //   Expert numbers, token ids and page numbers have been checked by the caller.
@@ -45,16 +47,31 @@ enum class Format : int32_t {
     gguf_q4_0, gguf_q4_1, gguf_q5_0, gguf_q5_1, gguf_q8_0,  // llama.cpp's, rows of blocks
     gguf_q2_k, gguf_q3_k, gguf_q4_k, gguf_q5_k, gguf_q6_k, gguf_iq4_nl, gguf_iq4_xs, gguf_mxfp4,
     gptq_2, gptq_3, gptq_4, gptq_8, awq_4,  // inputs first
+    f8_e4m3, int8, int2_packed, int3_packed, int4_packed, int8_packed,  // compressed-tensors', FP8 of others too
+    bnb_int8, nf4, fp4,                                                 // bitsandbytes'
+    hqq_1, hqq_2, hqq_3, hqq_4, hqq_8,
 };
 
-// What formats of other programs keep beside their codes. Strides are numbers from one line of an array to the next.
+// What formats of other programs keep beside their codes; which of it, and in which shape, the format says. Strides are
+// numbers from one line of an array to the next.
 struct Beside {
-    Format scale_format;  // f32, f16 or bf16
+    // Rows of blocks that lie in another order: row r begins at byte (r / n / 2) * row_strides[0] + (r / n % 2) *
+    // row_strides[1] + (r % n) * row_strides[2], n = half_head (llama.cpp's wq and wk, whose heads' halves are mixed).
+    int64_t half_head, row_strides[3];
+
+    Format scale_format;        // f32, f16 or bf16; of bitsandbytes' 4 bits float32 or, with nested ones, bytes
     const void *scales, *zeros;
-    const int32_t* groups;  // [in]: the group of each input; null: group_inputs side by side
-    int64_t n_groups, group_inputs;
+    const int32_t* groups;      // [in]: the group of each input; null: group_inputs side by side
+    int64_t n_groups, group_inputs, group_rows;
     int64_t data_stride, scale_stride, zero_stride;
-    uint32_t added;  // to each word of zeros, or of 3 bits to each zero
+    uint32_t added;             // GPTQ's: to each word of zeros, or of 3 bits to each zero
+    Format rounds_to;           // f32, f16 or bf16: what bitsandbytes and HQQ compute in
+    const float* numbers;       // [16]: of codes of 4 bits
+    int64_t skip, nested_skip;  // weights of the first block, scales of the first nested one, of rows before these
+    const float *nested_scales, *nested_numbers;  // of scales that are bytes: of blocks of them, and [256]
+    float nested_offset;
+    int64_t nested_inputs;
+    bool by_column;             // HQQ's: scales and zeros belong to columns of the grid
 };
 
 // A weight [out, in]; data is what the format's storage on the Python side has, 2-byte aligned or better (llama.cpp's

@@ -19,17 +19,16 @@ static inline void turn_words(const void* from, int64_t width, void* to) {
                       static_cast<int32_t*>(to) + word * STRIP + row, STRIP);
 }
 
-// n_inputs (up to 256) from input `from` on of up to 16 rows; what is beyond them is zero, or anything where it is rows.
+// n_inputs (up to 256) of 16 rows that begin at rows[r] + at; next: what is fetched for the next time, from there on.
 template <class Block>
-static inline void open_strip(const uint8_t* first, int64_t row_bytes, int64_t n_rows, int64_t n_inputs,
-                              int64_t next, OpenStrip* out) {
+static inline void open_strip(const uint8_t* const* rows, int64_t at, int64_t n_inputs, const uint8_t* const* next_rows,
+                              int64_t next_at, OpenStrip* out) {
     constexpr int64_t G = Block::INPUTS / Block::GROUP;
     alignas(64) int8_t codes[STRIP][INPUTS];
     alignas(64) float scales[STRIP][GROUPS], offsets[STRIP][GROUPS];
     for (int64_t r = 0; r < STRIP; r++) {
-        const uint8_t* block = first + least(r, n_rows - 1) * row_bytes;
-        if (next)
-            for (int64_t at = 0; at < INPUTS / Block::INPUTS * Block::BYTES; at += LINE) prefetch(block + next + at);
+        const uint8_t* block = rows[r] + at;
+        for (int64_t i = 0; i < INPUTS / Block::INPUTS * Block::BYTES; i += LINE) prefetch(next_rows[r] + next_at + i);
         if (n_inputs < INPUTS) memset(codes[r], 0, INPUTS);
         for (int64_t i = 0; i < n_inputs / Block::INPUTS; i++, block += Block::BYTES)
             Block::unpack(block, {codes[r] + i * Block::INPUTS, scales[r] + i * G, offsets[r] + i * G});
@@ -55,11 +54,15 @@ static inline void strip_dot(const OpenStrip& open, int64_t n_groups, Activation
                 group_sums[t] = SUMS == 2 ? parts[0] + parts[1] : parts[0];
                 sums[t] = set1_i(exact_start(group_sums[t]));
             }
-#pragma GCC unroll 8
-            for (int64_t quad = g * G; quad < (g + 1) * G; quad++) {
-                const I32 weights = exact_weights(load_i(open.codes[quad] + row * 4));
-                for (int t = 0; t < N; t++)
-                    sums[t] = exact_dot(sums[t], weights, broadcast(x.codes + t * INPUTS + quad * 4));
+#pragma GCC unroll 2
+            for (int64_t quad = g * G; quad < (g + 1) * G; quad += 4) {
+                Inputs inputs[N];
+                for (int t = 0; t < N; t++) inputs[t] = load_inputs(x.codes + t * INPUTS + quad * 4);
+#pragma GCC unroll 4
+                for (int q = 0; q < 4; q++) {
+                    const I32 weights = exact_weights(load_i(open.codes[quad + q] + row * 4));
+                    for (int t = 0; t < N; t++) sums[t] = exact_dot(sums[t], weights, quad_of(inputs[t], q));
+                }
             }
             for (int t = 0; t < N; t++) {
                 totals[t] = fma(to_f32(sums[t]), scale, totals[t]);
@@ -76,28 +79,33 @@ static inline void strip_dot(const OpenStrip& open, int64_t n_groups, Activation
 template <class Block>
 static void blocks_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
     constexpr int64_t COLUMN = INPUTS / Block::INPUTS * Block::BYTES;
-    const int64_t row_bytes = w.in / Block::INPUTS * Block::BYTES, columns = ceil_div(w.in, INPUTS);
-    const int64_t n_rows = least(ROWS, w.out - first_row);
-    const uint8_t* data = static_cast<const uint8_t*>(w.data) + first_row * row_bytes;
+    const int64_t columns = ceil_div(w.in, INPUTS), n_strips = ceil_div(least(ROWS, w.out - first_row), STRIP);
+    const uint8_t* rows[ROWS + STRIP];  // of the next strip too; beyond the matrix its last row again
+    for (int64_t r = 0; r < (n_strips + 1) * STRIP; r++) rows[r] = row_of_blocks<Block>(w, least(first_row + r, w.out - 1));
     OpenStrip open;
-    auto meet = [&](int64_t row, int64_t column) {
+    auto meet = [&](int64_t strip, int64_t column, int64_t next_strip, int64_t next_column) {
         const int64_t n_inputs = least(INPUTS, w.in - column * INPUTS);
-        // The next column of these rows, or the first one of the next 16.
-        const int64_t next = column + 1 < columns ? COLUMN : STRIP * row_bytes - column * COLUMN;
-        open_strip<Block>(data + row * row_bytes + column * COLUMN, row_bytes, least(STRIP, n_rows - row), n_inputs, next,
-                          &open);
+        open_strip<Block>(rows + strip * STRIP, column * COLUMN, n_inputs, rows + next_strip * STRIP,
+                          next_column * COLUMN, &open);
         const Activations inputs = x.rounded.at(column, tokens.first);
         by_token_count<BLOCK_TOKENS>(tokens.n, [&]<int N>(int64_t t) {
-            strip_dot<N, Block>(open, n_inputs / Block::GROUP, inputs.from(t), acc + t * ROWS + row);
+            strip_dot<N, Block>(open, n_inputs / Block::GROUP, inputs.from(t), acc + t * ROWS + strip * STRIP);
         });
     };
     // Either way a row is summed from its first column to its last.
-    if (tokens.n <= FEW_TOKENS)
-        for (int64_t row = 0; row < n_rows; row += STRIP)
-            for (int64_t column = 0; column < columns; column++) meet(row, column);
-    else
+    if (tokens.n <= FEW_TOKENS) {
+        for (int64_t strip = 0; strip < n_strips; strip++)
+            for (int64_t column = 0; column < columns; column++) {
+                const bool last = column + 1 == columns;
+                meet(strip, column, strip + last, last ? 0 : column + 1);
+            }
+    } else {
         for (int64_t column = 0; column < columns; column++)
-            for (int64_t row = 0; row < n_rows; row += STRIP) meet(row, column);
+            for (int64_t strip = 0; strip < n_strips; strip++) {
+                const bool last = strip + 1 == n_strips;
+                meet(strip, column, last ? 0 : strip + 1, column + last);
+            }
+    }
 }
 
 static void block_product(const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {

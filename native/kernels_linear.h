@@ -78,7 +78,7 @@ struct PlainRows {
 // the next rows where they do. The latter reads weights nearly as they lie; fetched line after line, rows ahead and no
 // nearer than L2, they come at the memory's pace.
 template <class Rows>
-static void plain_product(Rows source, const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
+static void plain_product(Rows&& source, const Matrix& w, int64_t first_row, const Tokens& x, Span tokens, float* acc) {
     constexpr int64_t PANEL = Rows::PANEL, L2_INPUTS = 1 << 18;
     const int64_t n_rows = least(ROWS, w.out - first_row);
     auto panel = [&]<int R>(int64_t r, int64_t from, bool row_by_row) {
@@ -160,6 +160,7 @@ static void product(const Matrix& w, int64_t first_row, const Tokens& x, Span to
     }
     if (is_blocks(w.format)) return block_product(w, first_row, x, tokens, acc);
     if (is_turned(w.format)) return turned_product(w, first_row, x, tokens, acc, spare);
+    if (!is_tiled(w.format)) return plain_product(DecodedRows(w), w, first_row, x, tokens, acc);
     by_tile(w.format, [&]<class Tile>() { tiled_product<Tile>(w, first_row, x, tokens, acc, then); });
 }
 
@@ -211,11 +212,12 @@ static void weight_row(const Matrix& w, int64_t row, float* to) {
         default: break;
     }
     if (is_blocks(w.format))
-        return by_block(w.format, [&]<class Block>() { decode_blocks<Block>(w, row, 0, w.in, to); });
+        return by_block(w.format, [&]<class Block>() { decode_blocks<Block>(w, row, to); });
     if (is_turned(w.format))
         return by_turned(w.format, [&]<class Codes>() {
             for (int64_t i = 0; i < w.in; i++) to[i] = turned_at<Codes>(w, row, i);
         });
+    if (!is_tiled(w.format)) return decode_row(w, row, to);
     by_tile(w.format, [&]<class Tile>() { widen_tiled_row<Tile>(w, row, to); });
 }
 

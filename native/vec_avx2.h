@@ -60,6 +60,15 @@ static inline F32 load_n(const T* p, int64_t n) {
     for (int64_t i = 0; i < n; i++) part[i] = p[i];
     return load(part);
 }
+static inline F32 load_u8(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    const I32 places = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+    const F32 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), places);
+    const F32 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), places);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(places, 28)));
+}
 static inline F32 load_i8(const int8_t* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }

@@ -55,6 +55,13 @@ template <class T>
 static inline F32 load_n(const T* p, int64_t n) {
     return widen(_mm256_maskz_loadu_epi16(first_lanes(n), p), T());
 }
+static inline F32 load_u8(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    const I32 places = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+    return _mm512_permutexvar_ps(places, _mm512_loadu_ps(table));
+}
 static inline F32 load_i8(const int8_t* p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }

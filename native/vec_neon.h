@@ -56,6 +56,15 @@ static inline F32 load_n(const T* p, int64_t n) {
     if (n > 3) r = vld1_lane_u16(&p[3].bits, r, 3);
     return widen(r, T());
 }
+static inline F32 load_u8(const uint8_t* p) {
+    uint32_t four;
+    memcpy(&four, p, 4);
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four))))));
+}
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    const float four[4] = {table[codes[0] & 15], table[codes[1] & 15], table[codes[2] & 15], table[codes[3] & 15]};
+    return vld1q_f32(four);
+}
 static inline F32 load_i8(const int8_t* p) {
     int32_t four;
     memcpy(&four, p, 4);

@@ -86,6 +86,17 @@ static inline F32 load_n(const T* p, int64_t n) {
     OCTUOR_LANES r.lane[i] = i < n ? widen(p[i]) : 0.0f;
     return r;
 }
+static inline F32 load_u8(const uint8_t* p) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = float(p[i]);
+    return r;
+}
+// The number of each of W codes, by their low 4 bits, of a table of 16.
+static inline F32 pick(const float* table, const uint8_t* codes) {
+    F32 r;
+    OCTUOR_LANES r.lane[i] = table[codes[i] & 15];
+    return r;
+}
 static inline F32 load_i8(const int8_t* p) {
     F32 r;
     OCTUOR_LANES r.lane[i] = float(p[i]);

@@ -41,7 +41,7 @@ def rounded(x: F32Array) -> F64Array:
 
 
 def linear(x: F32Array, weight: Weight) -> F64Array:
-    """x [T, in] times weight [out, in] transposed, with the inputs rounded where the format rounds them."""
+    """x [T, in] times weight [out, in] transposed, with the inputs rounded where kernels of the format round them."""
     return _inputs(x, weight) @ weight.to_f32().astype(np.float64).T
 
 
@@ -60,8 +60,9 @@ def moe(x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F64Array:
 
 
 def _inputs(x: F32Array, weight: Weight) -> F64Array:
-    is_tiled = weight.format.name in FORMATS and FORMATS[weight.format.name].is_tiled
-    return rounded(x) if is_tiled else x.astype(np.float64)
+    name = weight.format.name
+    is_rounded = name.startswith("gguf-") or (name in FORMATS and FORMATS[name].is_tiled)
+    return rounded(x) if is_rounded else x.astype(np.float64)
 
 
 def _widened(expert: Expert) -> Expert:

@@ -100,3 +100,27 @@ def compressed(
     if order:
         tensors["weight_g_idx"] = groups.astype(np.int32)
     return Stored(tensors, times(codes - zeros[:, groups], scales[:, groups]))
+
+
+def e4m3(codes: Array) -> NDArray[np.float32]:
+    """Float8 e4m3 by its definition; codes that are numbers."""
+    exponent, mantissa = codes.astype(int) >> 3 & 15, codes.astype(int) & 7
+    size = np.ldexp(np.where(exponent, 8 + mantissa, mantissa), np.maximum(exponent, 1) - 10)
+    return np.where(codes & 0x80, -size, size).astype(np.float32)
+
+
+def float8(
+    shape: tuple[int, int], grid: tuple[int, ...], block: tuple[int, int], *, name: str = "weight_scale", seed: int = 0
+) -> Stored:
+    """grid: the scale's shape as files have it, block: rows and inputs that share a scale."""
+    rng = np.random.default_rng([seed, *shape])
+    codes = rng.integers(0, 127, shape, np.uint8) | rng.integers(0, 2, shape, np.uint8) << 7
+    scale = rng.uniform(0.001, 0.01, grid).astype(np.float32)
+    spread = scale.reshape((1, 1) if scale.size == 1 else (-1, 1) if scale.ndim == 1 else scale.shape)
+    spread = spread.repeat(block[0], 0)[: shape[0]].repeat(block[1], 1)[:, : shape[1]]
+    return Stored({"weight": codes, name: scale}, times(e4m3(codes), spread))
+
+
+def float8_blocks(shape: tuple[int, int]) -> Stored:
+    """Blocks of 16 x 32, as DeepSeek's files name their scales."""
+    return float8(shape, (-(-shape[0] // 16), -(-shape[1] // 32)), (16, 32), name="weight_scale_inv")

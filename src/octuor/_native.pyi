@@ -1,7 +1,7 @@
 """The compiled kernels, as native/bindings.cpp exposes them. Arrays are contiguous and never converted."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +10,19 @@ F32Array = NDArray[np.float32]
 I32Array = NDArray[np.int32]
 
 class Matrix:
-    """A weight [out, inputs] where it lies; keeps its array alive."""
+    """A weight [out, inputs] where it lies; keeps its arrays alive."""
 
+    @overload
     def __init__(self, data: NDArray[Any], shape: tuple[int, ...], format: str) -> None: ...
+    @overload
+    def __init__(
+        self,
+        data: NDArray[Any],
+        shape: tuple[int, ...],
+        format: str,
+        parts: dict[str, NDArray[Any]],
+        numbers: dict[str, int],
+    ) -> None: ...
     @property
     def shape(self) -> tuple[int, int]: ...
     @property

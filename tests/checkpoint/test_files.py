@@ -99,6 +99,22 @@ def test_dropped_pages_are_read_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(view, expected[1001:9001])
 
 
+def test_drop_pages_of_columns_lets_go_of_all_that_lies_between(tmp_path: Path) -> None:
+    np.ones((256, 4096), np.float32).tofile(tmp_path / "x")
+    mapped = map_file(tmp_path / "x")
+    columns = mapped.view(np.float32).reshape(256, 4096)[:, 1000:1100]
+
+    def resident() -> int:
+        text = Path("/proc/self/smaps").read_text().partition(f" {tmp_path / 'x'}\n")[2]
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("Rss:")))
+
+    assert columns.sum() == columns.size
+    before = resident()
+    drop_pages(columns)
+    assert resident() <= 16 < before  # kB: what lies before the first of them
+    assert columns.sum() == columns.size
+
+
 def test_drop_pages_leaves_other_arrays_alone() -> None:
     x = np.ones((4096, 4))
     drop_pages(x[1:])

@@ -61,9 +61,10 @@ def test_unknown_kinds_are_told_what_is_read(tmp_path: Path) -> None:
             assert reader.looks_for in str(caught.value)
 
 
-def test_a_folder_with_a_pack_names_it(tmp_path: Path) -> None:
-    (tmp_path / "m.octuor").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"with m.octuor in it; name that file"):
+@pytest.mark.parametrize("name", ["m.octuor", "m.Q4_K_M.gguf"])
+def test_a_folder_with_a_whole_model_names_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=f"with {name} in it; name that file"):
         open_checkpoint(tmp_path)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from checkpoint.torch_mutations import mutate, open_and_read
 from octuor.checkpoint.torch_file import TorchFile
@@ -29,13 +30,24 @@ FLOATS = storage("0", "FloatStorage", 6)
 def test_every_dtype_and_view(path: Path) -> None:
     file = TorchFile(path)
     rows = np.arange(24, dtype=np.float32).reshape(4, 6)
-    expected: dict[str, Any] = {
-        "f32": rows, "shared": rows, "tail": rows[2:], "columns": rows[:, 1:3], "transposed": rows.T,
-        "parameter": np.array([1.5, -2], np.float32), "f16": np.array([[0.5], [65504]], np.float16), "f64": np.array([1e300], np.float64),
-        "f8": np.array([0x38, 0xFE], np.uint8), "i64": np.array([-(2**62)], np.int64), "i32": np.array([7], np.int32), "i8": np.array([-128, 127], np.int8),
-        "u8": np.array([0, 255], np.uint8), "bool": np.array([True, False]), "scalar": np.array(3, np.float32),
+    expected: dict[str, NDArray[Any]] = {
+        "f32": rows,
+        "shared": rows,
+        "tail": rows[2:],
+        "columns": rows[:, 1:3],
+        "transposed": rows.T,
+        "parameter": np.array([1.5, -2], np.float32),
+        "f16": np.array([[0.5], [65504]], np.float16),
+        "f64": np.array([1e300]),
+        "f8": np.array([0x38, 0xFE], np.uint8),
+        "i64": np.array([-(2**62)]),
+        "i32": np.array([7], np.int32),
+        "i8": np.array([-128, 127], np.int8),
+        "u8": np.array([0, 255], np.uint8),
+        "bool": np.array([True, False]),
+        "scalar": np.array(3, np.float32),
         "empty": np.zeros((0, 5), np.float32),
-    }  # fmt: skip
+    }
     assert set(file.tensors) == {*expected, "bf16"}  # an entry that is no tensor is left out
     np.testing.assert_array_equal(from_bf16(file.get("bf16")), np.array([1, -2, 0.15625], np.float32))
     for name, array in expected.items():
@@ -54,7 +66,7 @@ def test_numbers_are_views_of_the_mapping() -> None:
 
 
 def test_archives_of_other_writers(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": np.array([[0x3F80]], np.uint16),
         "c": np.array([1, 2], np.float16),

@@ -50,6 +50,20 @@ def test_blocks_are_scaled_and_rounded_once(dtype: str, block: tuple[int, int], 
     np.testing.assert_array_equal(scale_blocks(codes.astype(np.float32), scales, block), times(codes, spread))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.uint16])
+def test_rounding_by_bits_is_rounding(dtype: type) -> None:
+    """Every scale that is rounded by its bits, and those that are not, times codes of either sign."""
+    scales = np.arange(65536, dtype=np.uint16).view(dtype)[:, None]
+    with np.errstate(all="ignore"):
+        wide = widen(scales)
+        is_tame = ((np.abs(wide) >= 2.0**-14) & (np.abs(wide) <= 255))[:, 0]
+        for part in (scales[is_tame], scales[~is_tame]):
+            codes = np.broadcast_to(np.array([[0, 1, 7, 85, 200, 255]]), (len(part), 6))
+            for zero in (0, 255):
+                found = scale_groups(codes, np.full((len(part), 1), zero), part, 6, None)
+                np.testing.assert_array_equal(found, round_as((codes - zero) * widen(part), scales.dtype))
+
+
 def test_infinities_pass_quietly() -> None:
     scales = np.array([[np.inf, np.nan, 6e4]], np.float16)
     found = scale_groups(np.array([[0, 1, 15]]), None, scales, 1, None)

@@ -26,6 +26,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 BIN_INDEX = "pytorch_model.bin.index.json"
 BIN_SINGLE = "pytorch_model.bin"
+HQQ_SINGLE = "qmodel.pt"  # of hqq's save_quantized
 FORMATS: dict[str, Format] = {row.safetensors: row for row in (F32, F16, BF16)}
 _TOP = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "lm_head": "lm_head.weight"}
 _PARTS = {
@@ -127,14 +128,20 @@ def _open_shards(path: Path) -> TensorStore:
     outputs = sorted(file.name for file in path.glob("output*.safetensors"))
     if outputs:  # ExLlamaV2's, perhaps beside the index of the model that it quantized
         return open_numbered(path, outputs)
+    if (path / HQQ_SINGLE).is_file():
+        return open_parts(path, [HQQ_SINGLE])
     for index, single in ((INDEX, SINGLE), (BIN_INDEX, BIN_SINGLE)):
         if (path / index).is_file():
             return open_index(path / index)
         if (path / single).is_file():
             return open_parts(path, [single])
+    # Quantizers used to choose names of their own, such as gptq_model-4bit-128g.safetensors.
+    indices = sorted(path.glob("*.safetensors.index.json"))
+    if len(indices) == 1:
+        return open_index(indices[0])
     named = sorted(file.name for file in path.glob("*.safetensors") if not file.name.startswith("consolidated"))
     if len(named) == 1:
-        return open_parts(path, named)  # such as gptq_model-4bit-128g.safetensors
+        return open_parts(path, named)
     others = sorted(file.name for file in path.iterdir() if file.suffix in (".safetensors", *SUFFIXES))
     raise CheckpointError(
         f"{path}: expected {SINGLE}, {INDEX}, {BIN_SINGLE} or {BIN_INDEX}, "

@@ -52,7 +52,7 @@ def _found(path: Path) -> str:
             return f"one file of a checkpoint; name its folder, {path.parent}"
         return f"a file of another kind ({path.name})"
     names = sorted(entry.name for entry in path.iterdir())
-    packs = [name for name in names if name.endswith(".octuor")]
-    if packs:
-        return f"a folder with {packs[0]} in it; name that file"
+    whole = [name for name in names if name.lower().endswith((pack.SUFFIX, gguf.SUFFIX))]
+    if whole:
+        return f"a folder with {whole[0]} in it; name that file"
     return f"a folder with {', '.join(names[:6])}" if names else "an empty folder"

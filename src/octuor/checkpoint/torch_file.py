@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from octuor.checkpoint.files import MappedFile
-from octuor.checkpoint.pickle_reader import MAX_BYTES, Global, read_pickle
+from octuor.checkpoint.pickle_reader import MAX_BYTES, MAX_STEPS, Global, read_pickle
 from octuor.checkpoint.tensors import DTYPES, Tensor
 from octuor.checkpoint.zip_index import MAGIC, read_zip_index
 from octuor.errors import CheckpointError
@@ -28,6 +28,7 @@ from octuor.quant.base import Array
 SUFFIXES = (".pt", ".pth", ".bin")
 PICKLE = 0x80  # what a pickle begins with
 MAX_DIMENSIONS = 8
+MAX_DEPTH = 4  # of dicts in dicts
 MAX_EMPTY = 1 << 40  # lengths of an empty tensor, multiplied without the zeros
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _STORAGES = {
@@ -86,10 +87,15 @@ class _View:
     strides: tuple[int, ...]
 
 
+_Entries = tuple[dict[str, _View], dict[str, Any]]
+
+
 class TorchFile:
     """A file of torch.save opened for reading: its description is read and checked, the data is mapped.
 
-    tensors  by name, in the file's order; `begin` counts from the start of the file
+    tensors  by name, in the file's order; `begin` counts from the start of the file. Where dicts hold dicts, names
+             are joined by dots
+    values   what else is in them by name: None, bool, int, float, str, sizes, dtypes as "torch.float16"
     file     its bytes
 
     Raises CheckpointError if the file is none, is damaged, holds anything but a dict of tensors, or asks for anything
@@ -101,9 +107,9 @@ class TorchFile:
         self.file = MappedFile(path)
         self.file.refuse_pointer()
         if self.file.bytes[: len(MAGIC)].tobytes() == MAGIC:
-            views, begins = self._read_zip()
+            (views, self.values), begins = self._read_zip()
         elif self.file.bytes[0] == PICKLE:
-            views, begins = self._read_legacy()
+            (views, self.values), begins = self._read_legacy()
         else:
             raise self._bad("a file of torch.save, found another kind of file")
         self._strides: dict[str, tuple[int, ...]] = {}
@@ -125,7 +131,7 @@ class TorchFile:
         view: Array = np.ndarray(entry.shape, dtype, self.file.bytes, entry.begin, self._strides[name])
         return view if view.flags.aligned else view.copy()
 
-    def _read_zip(self) -> tuple[dict[str, _View], Mapping[str, int]]:
+    def _read_zip(self) -> tuple[_Entries, Mapping[str, int]]:
         members = read_zip_index(self.file.bytes, self.path)
         pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -139,7 +145,8 @@ class TorchFile:
         if member.end - member.begin > MAX_BYTES:
             raise self._bad(f"a description of at most {MAX_BYTES} bytes, found {member.end - member.begin}")
         data = self.file.bytes[member.begin : member.end].tobytes()
-        views = _Builder(self._bad).read(data, 0, str(self.path))[0]
+        entries = _Builder(self._bad).read(data, 0, str(self.path))[0]
+        views = entries[0]
         begins = {}
         for view in views.values():
             key = view.storage.key
@@ -148,9 +155,9 @@ class TorchFile:
                 found = "none" if stored is None else f"{stored.end - stored.begin}"
                 raise self._bad(f"{view.storage.n_bytes} bytes in {root}data/{key[:80]}, found {found}")
             begins[key] = stored.begin
-        return views, begins
+        return entries, begins
 
-    def _read_legacy(self) -> tuple[dict[str, _View], Mapping[str, int]]:
+    def _read_legacy(self) -> tuple[_Entries, Mapping[str, int]]:
         data = self.file.bytes[:MAX_BYTES].tobytes()
         where = str(self.path)
 
@@ -166,7 +173,8 @@ class TorchFile:
         if values[1] != LEGACY_VERSION or type(values[2]) is not dict or values[2].get("little_endian") is not True:
             raise self._bad(f"version {LEGACY_VERSION} in little-endian order, found another")
         builder = _Builder(self._bad)
-        views, at = builder.read(data, at, where)
+        entries, at = builder.read(data, at, where)
+        views = entries[0]
         keys, at = read_pickle(data, at, where, nothing, nothing)
         if type(keys) is not list or len(keys) != len(set(map(str, keys))):
             raise self._bad("a list of storages behind the tensors, found something else")
@@ -180,7 +188,7 @@ class TorchFile:
             at += 8 + storage.n_bytes
         if missing := [view.storage.key for view in views.values() if view.storage.key not in begins]:
             raise self._bad(f"a storage {missing[0][:80]}, found none")
-        return views, begins
+        return entries, begins
 
     def _bad(self, expected: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: expected {expected}; nothing of it was run; download it again")
@@ -192,21 +200,46 @@ class _Builder:
     def __init__(self, bad: Callable[[str], CheckpointError]) -> None:
         self.bad = bad
         self.storages: dict[str, _Storage] = {}
+        self.n_entries = 0
 
-    def read(self, data: bytes, at: int, where: str) -> tuple[dict[str, _View], int]:
-        """The tensors of a pickled dict by name, and where the pickle ends; other entries are left out."""
+    def read(self, data: bytes, at: int, where: str) -> tuple[_Entries, int]:
+        """The tensors and plain values of a pickled dict by name, and where the pickle ends; others are left out."""
         value, end = read_pickle(data, at, where, self.call, self.find_storage)
         if type(value) is not dict:
             raise self.bad(f"a dict of tensors, found a {type(value).__name__}")
-        views = {key: view for key, view in value.items() if type(key) is str and type(view) is _View}
+        views: dict[str, _View] = {}
+        values: dict[str, Any] = {}
+        self.sort("", value, views, values, MAX_DEPTH)
         if not views:
             raise self.bad("a dict of tensors, found a dict of other things")
-        return views, end
+        return (views, values), end
+
+    def sort(self, at: str, value: Any, views: dict[str, _View], values: dict[str, Any], depth: int) -> None:
+        """Put a dict's entries, and those of dicts in it, under their names, each of which there may be once."""
+        self.n_entries += len(value)  # a dict may hold another any number of times
+        if self.n_entries > MAX_STEPS:
+            raise self.bad(f"at most {MAX_STEPS} entries, found more")
+        for key, entry in value.items():
+            if type(key) is not str:
+                continue
+            name = f"{at}{key}"
+            if name in views or name in values:
+                raise self.bad(f"one entry {name[:80]}, found two")
+            if type(entry) is _View:
+                views[name] = entry
+            elif type(entry) is dict and depth:
+                self.sort(f"{name}.", entry, views, values, depth - 1)
+            elif type(entry) is Global:
+                values[name] = entry.name.replace(" ", ".")
+            elif entry is None or type(entry) in (bool, int, float, str) or _are_sizes(entry):
+                values[name] = entry
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
         match name, args:
             case "collections OrderedDict", ():
                 return {}
+            case "torch Size", (sizes,) if _are_sizes(sizes):
+                return sizes
             case "torch._utils _rebuild_tensor_v2", (storage, offset, shape, strides, _, _):
                 return self.view(storage, offset, shape, strides)
             case "torch._utils _rebuild_tensor", (storage, offset, shape, strides):

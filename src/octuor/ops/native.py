@@ -20,6 +20,7 @@ from octuor.errors import BackendError, FormatError, ShapeError
 from octuor.machine import Machine, read_machine
 from octuor.ops import Routing
 from octuor.ops.decoded import decoded
+from octuor.ops.layouts import layout, native_name
 from octuor.quant import Format
 from octuor.quant.base import Storage, relative_importance
 from octuor.weights import Expert, StreamedExperts, Weight
@@ -67,7 +68,7 @@ def pin_order(machine: Machine, n_threads: int) -> tuple[int, ...]:
 
 def runs_in_place(storage: Storage) -> bool:
     """Whether the kernels read a matrix as it is stored; otherwise NativeOps.put decodes it into memory."""
-    return isinstance(storage, Format)
+    return isinstance(storage, Format) or native_name(storage) in _native.formats()
 
 
 class NativeOps:
@@ -100,11 +101,7 @@ class NativeOps:
         """
         if len(weight.shape) == 1:
             return np.ascontiguousarray(weight.to_f32(), dtype=np.float32)
-        if not runs_in_place(weight.format):
-            weight = decoded(weight)
-        if not weight.data.flags.c_contiguous:
-            raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
-        return _native.Matrix(weight.data, weight.shape, weight.format.name)
+        return _matrix(weight if runs_in_place(weight.format) else decoded(weight))
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
         return np.zeros(shape, dtype=np.float16 if dtype == "f16" else np.float32)
@@ -179,6 +176,14 @@ class NativeOps:
         if partial is not None:
             self._context.moe_sum(routing.experts, routing.weights, partial, out)
 
+    def dequantize(self, weight: Weight) -> F32Array:
+        """The values of a matrix [out, in], on all threads; to the last bit what weight.to_f32() gives."""
+        if len(weight.shape) != 2 or not runs_in_place(weight.format):
+            return weight.to_f32()
+        out = np.empty(weight.shape, dtype=np.float32)
+        self._context.dequantize(_matrix(weight), out)
+        return out
+
     def quantize(
         self, x: NDArray[Any], row: Format, importance: F32Array | None = None, *, thorough: bool = False
     ) -> NDArray[Any]:
@@ -225,6 +230,20 @@ class NativeOps:
     def kernel_seconds(self) -> float:
         """Seconds that all calls so far have spent in kernels: without Python, bindings and waiting for a turn."""
         return self._context.kernel_seconds
+
+
+def _matrix(weight: Weight) -> _native.Matrix:
+    """A weight that runs in place, where it lies."""
+    data, name = weight.data, weight.format.name
+    if data.flags.c_contiguous and data.ndim <= 3 and not weight.parts:
+        return _native.Matrix(data, weight.shape, name)
+    if native_name(weight.format) is None:
+        raise ShapeError(f"{weight.name or 'weight'}: expected its rows one after the other, found a strided array")
+    found = layout(weight)
+    try:
+        return _native.Matrix(found.data, weight.shape, found.name, dict(found.parts), dict(found.numbers))
+    except FormatError as error:
+        raise FormatError(f"{weight.name or 'weight'}: {error}") from error
 
 
 def quantizer(threads: int | None = None) -> Callable[[NDArray[np.float32], Format], NDArray[Any]]:

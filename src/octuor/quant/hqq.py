@@ -107,7 +107,7 @@ class Hqq:
         end = begin + prod(shape)
         c = self.grid[1]
         top, bottom = begin // c, ceil_div(end, c)
-        zero, scale = self._of_groups("zero", self.zero, parts), self._of_groups("scale", self.scale, parts)
+        zero, scale = self.of_groups("zero", parts), self.of_groups("scale", parts)
         if len(zero) > 1:
             zero = zero[top:bottom]
         if len(scale) > 1:
@@ -131,8 +131,9 @@ class Hqq:
             codes[first - top : last - top] = (packed >> shift) & ((1 << bits) - 1)
         return codes
 
-    def _of_groups(self, name: str, nested: Hqq | None, parts: Parts) -> F32Array:
-        """Zeros or scales as the computation has them, [R, 1], [1, C] or [1, 1]."""
+    def of_groups(self, name: str, parts: Parts) -> F32Array:
+        """Zeros or scales ("zero" or "scale") as the computation has them, [R, 1], [1, C] or [1, 1]."""
+        nested = self.zero if name == "zero" else self.scale
         if nested is not None:
             below = {part: parts[f"{name}.{part}"] for part in ("zero", "scale")}
             return nested.to_f32(parts[f"{name}.data"], below, nested.shape)

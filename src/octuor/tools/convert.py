@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import lcm
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from octuor.quant import BF16, F16, F32, Format, find_format
 from octuor.quant.base import Array, Storage
 from octuor.weights import Weight, weight_shapes
 
+if TYPE_CHECKING:
+    from octuor.ops.native import NativeOps
+
 CHUNK_WEIGHTS = 4 << 20  # weights at work at once: 16 MiB as float32
 ROW_MULTIPLE = 64  # blocks of rows end where the tiles of every tiled format end
 MATRICES = ("embed", "wq", "wk", "wv", "wo", "gate", "up", "down", "lm_head")
@@ -39,6 +43,7 @@ KEPT = {
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Quantize = Callable[[NDArray[Any], Format], Array]  # float32, float16 or bfloat16 (as uint16) [out, in] to storage
+Dequantize = Callable[[Weight], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,22 @@ class WeightStream:
         """
         first_row = 0
         for block in row_blocks(self.checkpoint.get(name)):
-            yield convert_block(block, first_row, target, self._quantize)
+            yield convert_block(block, first_row, target, self._quantize, self._dequantize)
             for array in (block.data, *block.parts.values()):
                 drop_pages(array)
             first_row += block.shape[0]
             self.done += block.nbytes
             if self._progress is not None:
                 self._progress(self.done, self._total)
+
+    def _dequantize(self, block: Weight) -> NDArray[np.float32]:
+        return self._native.dequantize(block)
+
+    @cached_property
+    def _native(self) -> NativeOps:
+        from octuor.ops.native import NativeOps
+
+        return NativeOps()  # made where it is needed, for the extension takes time to load
 
 
 def choose_formats(config: ModelConfig, format_name: str, overrides: Mapping[str, str]) -> dict[str, Format]:
@@ -146,13 +160,13 @@ def row_blocks(weight: Weight) -> Iterator[Weight]:
         yield weight.rows(start, min(start + step, n_rows))
 
 
-def convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize) -> Array:
+def convert_block(block: Weight, first_row: int, target: Format, quantize: Quantize, dequantize: Dequantize) -> Array:
     """The storage of a block in the target format; errors count rows from first_row."""
     stored = block.format
     if isinstance(stored, Format) and stored.is_tiled and target == stored:
         return block.data
     # Plain numbers are read as they lie; what is stored otherwise is float32 on the way.
-    numbers, plain = (block.data, stored) if stored in (F32, F16, BF16) else (block.to_f32(), F32)
+    numbers, plain = (block.data, stored) if stored in (F32, F16, BF16) else (dequantize(block), F32)
     if (row := _first_bad_row(numbers, plain)) is not None:
         raise CheckpointError(
             f"{block.name}: expected finite weights, found NaN or infinity in row {first_row + row}; "

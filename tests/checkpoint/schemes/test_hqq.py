@@ -74,7 +74,7 @@ WRONG: dict[str, tuple[dict[str, NDArray[Any] | None], str]] = {
     "a dtype": ({"compute_dtype": text("torch.float64")}, "compute_dtype among torch.float32"),
     "no scale": ({"scale": None}, "expected a tensor model.w.scale, found none"),
     "scales of another shape": ({"scale": np.ones((12, 2), np.float16)}, r"scale as f32, f16 or bf16 \[12, 1\]"),
-    "zeros in whole numbers": ({"zero": np.ones((12, 1), np.int32)}, "expected F32 or F16 or BF16"),
+    "zeros in whole numbers": ({"zero": np.ones((12, 1), np.int32)}, "zero as f32, f16 or bf16"),
     "no shape": ({"shape": None}, "expected a tensor model.w.shape"),
     "no packing": ({"packing": None}, "expected a tensor model.w.packing"),
     "codes of another shape": ({"W_q": np.zeros((6, 7), np.uint8)}, r"expected uint8 \[6, 8\], found uint8 \[6, 7\]"),

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from octuor.checkpoint.base import Checkpoint
+from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
 from octuor.quant.plain import from_bf16, to_bf16
 from octuor.tokenizer import find_mistral_common_tokenizer
 from octuor.tools.export import export
 from octuor.tools.export.gguf import quantize_q8_0
-from tiny_models import TINY, random_checkpoint
+from tiny_models import TINY, checkpoint_of, random_checkpoint
 from tokenizer_file import tokenizer_json
 
 SCALARS = {4: "<I", 5: "<i", 6: "<f", 7: "<?"}
@@ -118,6 +118,19 @@ def test_weights(tmp_path: Path, format_name: str, kind: int) -> None:
         assert np.abs(found - x).max() <= (0 if is_kept else bound * np.abs(x).max()), name
 
 
+@pytest.mark.parametrize("changes", [{}, {"n_experts": 1, "n_experts_per_token": 1, "sliding_window": 64}])
+def test_what_is_written_is_read(tmp_path: Path, changes: dict[str, Any]) -> None:
+    source = small(**changes)
+    export(source, tmp_path / "x.gguf", "gguf", "f32")
+    found = open_checkpoint(tmp_path / "x.gguf")
+    assert found.config == source.config
+    for name in source.names:
+        np.testing.assert_array_equal(found.get(name).to_f32(), source.get(name).to_f32(), err_msg=name)
+    export(tmp_path / "x.gguf", tmp_path / "y.gguf", "gguf", "f32")
+    again = Gguf(tmp_path / "y.gguf")
+    assert all(np.array_equal(again.get(name), Gguf(tmp_path / "x.gguf").get(name)) for name in again.tensors)
+
+
 def test_dense_models(tmp_path: Path) -> None:
     file = written(small(n_experts=1, n_experts_per_token=1, sliding_window=64), tmp_path / "x.gguf", "f32")
     assert {"blk.1.ffn_gate.weight", "blk.1.ffn_up.weight", "blk.1.ffn_down.weight"} < set(file.tensors)
@@ -191,6 +204,20 @@ def test_q8_0_rounds_as_ggml_does() -> None:
     np.testing.assert_array_equal(blocks[:, :2].copy().view(np.float16)[:, 0], scale.astype(np.float16))
     error = np.abs(codes * scale[:, None] - x.reshape(-1, 32))
     assert (error <= scale[:, None] * np.float32(0.5001)).all()
+
+
+@pytest.mark.parametrize("value", [1e-42, 1e-38, 0.0])
+def test_weights_too_small_for_a_scale_are_zero(value: float) -> None:
+    assert not quantize_q8_0(np.full((1, 32), value, np.float32)).reshape(34)[:2].any()
+
+
+def test_weights_too_large_for_q8_0_are_named(tmp_path: Path) -> None:
+    source = small()
+    values = {name: source.get(name).to_f32().copy() for name in source.names}
+    values["layers.1.wo"][3, 3] = 1e7
+    huge = checkpoint_of(source.config, values, tokenizer=False)
+    with pytest.raises(CheckpointError, match=r"layers.1.wo: expected weights up to 8319008 for q8_0"):
+        export(huge, tmp_path / "x.gguf", "gguf", "q8_0")
 
 
 def to_f16_grid(x: NDArray[np.float32]) -> NDArray[np.float32]:

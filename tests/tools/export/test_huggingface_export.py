@@ -110,8 +110,9 @@ def test_an_overwritten_checkpoint_outlives_a_failed_export(
 ) -> None:
     write_huggingface(tmp_path / "model", config, arrays.__getitem__, F32)
     (tmp_path / "model" / "notes.txt").write_text("mine")
+    nothing: Arrays = {}
     with pytest.raises(KeyError):
-        write_huggingface(tmp_path / "model", config, {}.__getitem__, F32, overwrite=True)
+        write_huggingface(tmp_path / "model", config, nothing.__getitem__, F32, overwrite=True)
     assert_holds(tmp_path / "model", arrays)
     write_huggingface(tmp_path / "model", config, arrays.__getitem__, F16, overwrite=True)
     assert open_huggingface(tmp_path / "model").get("norm").format == F16

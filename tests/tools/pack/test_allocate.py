@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octuor.errors import RequestError
@@ -37,6 +37,7 @@ def check(found: Allocation, items: Items, budget: int) -> None:
     assert found.gap >= 0
 
 
+@settings(max_examples=60, deadline=None)
 @given(problems)
 def test_nothing_is_better(problem: tuple[Items, int]) -> None:
     items, budget = problem
@@ -50,6 +51,7 @@ def test_nothing_is_better(problem: tuple[Items, int]) -> None:
     assert found.loss == pytest.approx(best, rel=SAME, abs=SAME)
 
 
+@settings(max_examples=60, deadline=None)
 @given(problems)
 def test_the_bound_holds_without_the_search(problem: tuple[Items, int]) -> None:
     items, budget = problem

@@ -29,6 +29,8 @@ BESIDE = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_
 
 def read_settings(stated: Any, folder: Path) -> Any:
     """config.json's quantization_config, or what older folders say of it in a file of its own; None: nothing."""
+    if (folder / "qmodel.pt").is_file():
+        return {"quant_method": "hqq"}  # hqq's own folders say it in no other way
     for file, method in BESIDE.items() if stated is None else ():
         path = folder / file
         if not path.is_file():

@@ -51,7 +51,7 @@ def refuse(tensors: TensorStore, field: str, expected: str, found: Any) -> Check
 def refuse_unless(settings: Mapping[str, Any], field: str, value: str | None, tensors: TensorStore) -> None:
     """Raise CheckpointError where a setting is there and is neither this value nor null."""
     if settings.get(field) not in (value, None):
-        raise refuse(tensors, field, str(value), settings[field])
+        raise refuse(tensors, field, "none" if value is None else value, settings[field])
 
 
 def refuse_bias(tensors: TensorStore, module: str) -> None:

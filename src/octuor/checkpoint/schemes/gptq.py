@@ -31,7 +31,7 @@ def open_gptq(settings: Mapping[str, Any], tensors: TensorStore) -> Finder:
     layout = settings.get("checkpoint_format", settings.get("format", "gptq"))
     if settings.get("is_marlin_format"):
         layout = "marlin"
-    if layout not in ZERO_OFFSETS:
+    if layout not in list(ZERO_OFFSETS):  # of a type that has no hash, perhaps
         raise refuse(tensors, "checkpoint_format", " or ".join(ZERO_OFFSETS), layout)
     refuse_unless(settings, "pack_dtype", "int32", tensors)
     refuse_unless(settings, "rotation", None, tensors)

@@ -8,17 +8,23 @@
     M.view_as_float, M.quant_scale, M.quant_zero    uint8, 0 or 1
 
 A module says itself whether and how it is quantized, so config.json's quant_config and skip_modules decide nothing.
+
+hqq's own folders hold all this in one file of PyTorch's, qmodel.pt, a dict for each module, and the settings as plain
+values. Until 0.1.8 they lie one dict deeper, in M.meta, and zeros and scales may be quantized themselves: M.meta.zero_q
+and M.meta.meta_zero with settings of their own, or zero_scale, both stacked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from octuor.checkpoint.schemes.base import Finder, Scheme, refuse_bias
 from octuor.checkpoint.tensors import TensorStore
+from octuor.checkpoint.torch_file import TorchFile
 from octuor.errors import CheckpointError, ShapeError
 from octuor.quant.base import Array
 from octuor.quant.hqq import PACKED_BITS, Hqq
@@ -26,20 +32,28 @@ from octuor.weights import Weight
 
 PACKINGS = {8: "8bit_u8", 4: "4bit_u8", 3: "3bit_32", 2: "2bit_u8", 1: "1bit_u8"}  # by bits that a code takes
 COMPUTE_DTYPES = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
-FLOATS = ("F32", "F16", "BF16")
+FIELDS = ("nbits", "group_size", "shape", "axis", "packing", "compute_dtype", "quant_zero", "quant_scale")
 MAX_TEXT = 64
 MAX_GROUP = 1 << 31
 
 
 def open_hqq(settings: Mapping[str, Any], tensors: TensorStore) -> Finder:  # noqa: ARG001
-    """A finder that goes by the tensors alone."""
+    """A finder that goes by the tensors and what is beside them."""
+    pickled = {name: x for file in tensors.files if isinstance(file, TorchFile) for name, x in file.values.items()}
 
     def find(module: str, shape: tuple[int, ...], name: str) -> Weight | None:
         if f"{module}.W_q" not in tensors or len(shape) != 2:
             return None
         refuse_bias(tensors, module)
-        storage = storage_of(_settings(tensors, module), f"{module} ({tensors.path(f'{module}.W_q').name})")
-        parts = {part: _numbers(tensors, f"{module}.{part}") for part in ("zero", "scale")}
+        at = f"{module}.meta." if f"{module}.meta.nbits" in pickled else f"{module}."
+        found = _pickled_settings(pickled, at) if f"{at}nbits" in pickled else _settings(tensors, module)
+        zero, scale = (
+            _nested(tensors, pickled, at, part) if found.get(f"quant_{part}") is True else None
+            for part in ("zero", "scale")
+        )
+        where = f"{module} ({tensors.path(f'{module}.W_q').name})"
+        storage = replace(storage_of(found, where), zero=zero, scale=scale)
+        parts = _part(tensors, at, "zero", zero) | _part(tensors, at, "scale", scale)
         codes = as_codes(tensors.get(f"{module}.W_q"), storage)
         try:
             return Weight(codes, shape, storage, name, parts)
@@ -99,9 +113,33 @@ def _settings(tensors: TensorStore, module: str) -> dict[str, Any]:
     return found
 
 
-def _numbers(tensors: TensorStore, name: str) -> Array:
-    entry = tensors.tensor(name)
-    return tensors.expect(name, FLOATS, entry.shape)
+def _pickled_settings(pickled: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """Settings as plain values, of those whose names begin so."""
+    return {field: pickled[at + field] for field in FIELDS if at + field in pickled}
+
+
+def _nested(tensors: TensorStore, pickled: Mapping[str, Any], at: str, part: str) -> Hqq:
+    """How zeros or scales are quantized."""
+    inner = f"{at}meta_{part}."
+    return storage_of(_pickled_settings(pickled, inner), f"{inner[:-1]} ({tensors.label})")
+
+
+def _part(tensors: TensorStore, at: str, part: str, nested: Hqq | None) -> dict[str, Array]:
+    """The arrays of zeros or scales, by the names that Hqq has for them."""
+    stacked = f"{at}zero_scale"
+    name = f"{at}{part}" if nested is None else f"{at}{part}_q"
+    if name not in tensors and stacked in tensors and tensors.tensor(stacked).shape[:1] == (2,):
+        stored = tensors.get(stacked)[0 if part == "zero" else 1]
+    else:
+        stored = tensors.get(name)
+    if nested is None:
+        return {part: stored}
+    inner = f"{at}meta_{part}."
+    return {
+        f"{part}.data": as_codes(stored, nested),
+        f"{part}.zero": tensors.get(f"{inner}zero"),
+        f"{part}.scale": tensors.get(f"{inner}scale"),
+    }
 
 
 def _text(tensors: TensorStore, name: str) -> str:

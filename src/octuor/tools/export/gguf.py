@@ -9,6 +9,7 @@ Source: llama.cpp, conversion/llama.py and conversion/base.py; gguf-py, constant
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from octuor.checkpoint.mistral import neighbours_from_halves
 from octuor.config import ModelConfig
+from octuor.errors import CheckpointError
+from octuor.machine import read_machine
 from octuor.quant import BF16, F16, F32, Format
 from octuor.quant.base import Array
 from octuor.tools.convert import WeightStream
@@ -29,6 +32,7 @@ FORMATS = ("bf16", "f16", "f32", "q8_0")
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}  # llama_ftype
 _QUANTIZATION_VERSION = 2
 _BLOCK = 32  # of q8_0
+_AT_ONCE = 8192  # blocks, so that what lies between two steps stays in a core's cache
 _TYPES = {"f32": gguf_file.F32, "f16": gguf_file.F16, "bf16": gguf_file.BF16, "q8_0": gguf_file.Q8_0}
 _ROWS: dict[TensorType, Format] = {gguf_file.F32: F32, gguf_file.F16: F16, gguf_file.BF16: BF16, gguf_file.Q8_0: F32}
 _TOP = {"embed": "token_embd.weight", "norm": "output_norm.weight", "lm_head": "output.weight"}
@@ -124,15 +128,23 @@ def quantize_q8_0(x: NDArray[np.float32]) -> NDArray[np.uint8]:
     Source: ggml-quants.c, quantize_row_q8_0_ref; halves are rounded away from zero
     """
     blocks = x.reshape(-1, _BLOCK)
-    largest = np.abs(blocks).max(axis=1, keepdims=True)
-    scale = largest / np.float32(127)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(scale == 0, np.float32(0), np.float32(1) / scale)
-    scaled = blocks * inverse
-    codes = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
     out = np.empty((len(blocks), _BLOCK + 2), np.uint8)
-    out[:, :2] = scale.astype(np.float16).view(np.uint8)
-    out[:, 2:] = codes.astype(np.int8).view(np.uint8)
+
+    def work(start: int) -> None:
+        part, to = blocks[start : start + _AT_ONCE], out[start : start + _AT_ONCE]
+        scale = np.abs(part).max(axis=1, keepdims=True)
+        scale /= np.float32(127)
+        with np.errstate(divide="ignore", over="ignore"):
+            inverse = np.float32(1) / scale
+        inverse[np.isinf(inverse)] = 0  # of a scale that is zero, or as good as
+        scaled = part * inverse
+        scaled += np.copysign(np.float32(0.5), scaled)
+        with np.errstate(over="ignore"):  # seen to by those who write files
+            to[:, :2] = scale.astype(np.float16).view(np.uint8)
+        to[:, 2:] = scaled.astype(np.int8).view(np.uint8)  # cuts off what is behind the point
+
+    with ThreadPoolExecutor(read_machine().threads) as pool:
+        list(pool.map(work, range(0, len(blocks), _AT_ONCE)))
     return out.reshape(len(x), -1)
 
 
@@ -140,8 +152,16 @@ def _pieces(stream: WeightStream, name: str, kind: TensorType, config: ModelConf
     """A weight's data, in blocks of rows; wq and wk in one, for their rows change places."""
     found: Iterator[Array] = stream.pieces(name, _ROWS[kind])
     if kind is gguf_file.Q8_0:
-        found = (quantize_q8_0(block) for block in found)
+        found = (_checked(name, quantize_q8_0(block)) for block in found)
     if name.endswith((".wq", ".wk")):
         yield neighbours_from_halves(np.concatenate(list(found)), config.head_dim)
     else:
         yield from found
+
+
+def _checked(name: str, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The rows of q8_0 blocks, if all of their scales are finite."""
+    scales = rows.reshape(-1, _BLOCK + 2)[:, :2].copy().view(np.float16)
+    if np.isinf(scales).any():
+        raise CheckpointError(f"{name}: expected weights up to {127 * 65504} for q8_0, found a larger one; use bf16")
+    return rows

@@ -65,7 +65,10 @@ def plain_bytes(config: ModelConfig) -> int:
 
 def least_bytes(config: ModelConfig) -> int:
     """Bytes of the quantized matrices in the smallest formats that are allowed."""
-    return sum(find_format(LEAST[".experts." in name]).n_bytes(shape) for name, shape in quantized(config).items())
+    return sum(
+        find_format(LEAST_ATTENTION if name.rpartition(".")[2] in ATTENTION else LEAST).n_bytes(shape)
+        for name, shape in quantized(config).items()
+    )
 
 
 def bits_budget(config: ModelConfig, bits: float) -> Budget:

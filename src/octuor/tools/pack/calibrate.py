@@ -26,7 +26,14 @@ from octuor.tools.pack.measure import (
     probed_layers,
 )
 from octuor.tools.pack.rounding import Errors
-from octuor.tools.pack.sensitivity import Branch, divergences, embed_losses, lm_head_losses, matrix_losses
+from octuor.tools.pack.sensitivity import (
+    Branch,
+    divergences,
+    embed_losses,
+    lm_head_importance,
+    lm_head_losses,
+    matrix_losses,
+)
 from octuor.tools.pack.text import Corpus
 from octuor.tools.pack.walk import F32Array, Source, Walk
 from octuor.weights import weight_shapes
@@ -77,14 +84,16 @@ def calibrate(
         done += sizes[n]
         if progress is not None:
             progress(done, sum(sizes))
+    importance = {name: values for measured in measures for name, values in measured.importance.items()}
+    importance["lm_head"] = lm_head_importance(source, ops, walk.x[:n_calibration])
     if RESULT in journal:
         losses = {name: dict(errors) for name, errors in journal.value(RESULT).items()}
     else:
-        losses = _losses(source, ops, walk.x, probe, branches, measures)
+        losses = _losses(source, ops, walk.x, probe, branches, measures, importance["lm_head"])
         journal.note(RESULT, losses)
     return Calibration(
         losses,
-        {name: values for measured in measures for name, values in measured.importance.items()},
+        importance,
         np.stack([measured.counts for measured in measures]),
         walk.x[n_calibration : n_calibration + n_held_out].copy(),
     )
@@ -125,12 +134,13 @@ def _losses(
     probe: Sequence[slice],
     branches: Sequence[Branch],
     measures: Sequence[LayerMeasures],
+    into_lm_head: F32Array,
 ) -> dict[str, Errors]:
     costs = divergences(source, x, probe, branches)
     losses = matrix_losses(source.config.n_layers, measures, branches[1:], costs[1:])
     tokens = np.concatenate([x[part] for part in probe])
     losses["embed"] = embed_losses(source, ops, float(NOISE) ** 2, costs[0])
-    losses["lm_head"] = lm_head_losses(source, ops, tokens)
+    losses["lm_head"] = lm_head_losses(source, ops, tokens, into_lm_head)
     return losses
 
 

@@ -2,10 +2,10 @@
 
 T tokens, D dim, F hidden_dim. Three kinds of figures:
 
-    importance  mean square of each input over the calibration tokens, each token by how much it weighs in the residual
-                stream. What few tokens say is drawn towards the layer's average (for gate and up) or towards all inputs
-                alike, as if FAITH tokens had said that; an expert that fewer than STARVED tokens chose is quantized by
-                its weights alone.
+    importance  root of the mean square of each input over the calibration tokens, each token by how much it weighs in
+                the residual stream. What few tokens say is drawn towards the layer's average (for gate and up) or
+                towards all inputs alike, as if FAITH tokens had said that; an expert that fewer than STARVED tokens
+                chose is quantized by its weights alone.
     errors      as rounding.py has them, for each matrix and format, times the share of tokens that meet the matrix;
                 that share, too, is drawn towards what the router would give to all experts alike.
     noise       a copy of a few sequences is disturbed at one place and runs beside the others to the end, where its
@@ -24,13 +24,16 @@ from octuor.batch import whole
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
 from octuor.quant import find_format
-from octuor.tools.pack.rounding import Errors, ExpertSample, attention_errors, expert_errors
+from octuor.tools.pack.rounding import Errors, ExpertSample, attention_errors, expert_errors, lightness
 from octuor.tools.pack.walk import F32Array, Ids, Walk, Watch
 from octuor.weights import Leaf
 
 NOISE = np.float32(0.1)  # of the root mean square it is added to: about that of 3 to 4 bits
 FAITH = 32  # tokens
 STARVED = 8  # tokens
+# Power of a mean square that counts. The whole of it fits the text that was measured on: on the pocket model's experts
+# in q3 it lowers KL by 16 % on that kind of text and by 11 % on others; the root lowers it by 17 % on both.
+TEMPER = 0.5
 SAMPLED_TOKENS = 128  # of an expert, to measure errors on
 PROBE_PASSAGES, PROBE_LENGTH = 4, 96  # tokens whose copies are disturbed
 PROBED_LAYERS = 8
@@ -69,10 +72,10 @@ class Mean:
         self.n_tokens += len(x)
 
     def drawn_to(self, other: NDArray[np.float64]) -> F32Array:
-        """Relative to its mean, and as if FAITH more tokens had said `other`; both of mean 1."""
+        """How much each input counts, mean 1, as if FAITH more tokens had said `other`, which has a mean of 1."""
         own = normalized(self.total)
         mixed = (self.n_tokens * own + FAITH * other) / (self.n_tokens + FAITH)
-        return mixed.astype(np.float32)
+        return normalized(mixed**TEMPER).astype(np.float32)
 
 
 def normalized(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,12 +105,6 @@ def disturb(x: F32Array, rng: np.random.Generator) -> None:
 def weighted_change(found: F32Array, exact: F32Array, weights: F32Array) -> float:
     """Mean over tokens of the squared difference, times the token's weight."""
     return float((np.square(found - exact).sum(axis=1, dtype=np.float64) * weights).mean())
-
-
-def lightness(x: F32Array) -> F32Array:
-    """1 over the square of each row: what a squared error of a token in this state counts."""
-    power = np.square(x).sum(axis=1)
-    return np.asarray(1 / np.maximum(power, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 def measure_layer(
@@ -170,9 +167,8 @@ class LayerWatch(Watch):
             part = out[first - rows.start : last - rows.start]
             exact = part.copy()
             disturb(part, self.rng)
-            stream = np.square(self.walk.x[first:last]).sum(axis=1, dtype=np.float64)
-            change = np.square(part - exact).sum(axis=1, dtype=np.float64)
-            self.attention_noise += float((change / stream).sum() / (branch.stop - branch.start))
+            change = np.square(part - exact).sum(axis=1, dtype=np.float64) * lightness(self.walk.x[first:last])
+            self.attention_noise += float(change.sum() / (branch.stop - branch.start))
 
     def routed(self, x: F32Array, routing: Routing) -> None:
         """Who goes where; how much each input of the experts counts on average."""

@@ -46,6 +46,12 @@ class Sampled:
     share: float
 
 
+def lightness(x: F32Array) -> F32Array:
+    """1 over the square of each row: what a squared error of a token in this state counts."""
+    power = np.square(x).sum(axis=1)
+    return np.asarray(1 / np.maximum(power, np.finfo(np.float32).tiny), dtype=np.float32)
+
+
 def sample_rows(weight: Weight) -> Sampled:
     """Up to SAMPLED_TILES tiles of a matrix."""
     n_tiles = -(-weight.shape[0] // TILE_ROWS)
@@ -123,7 +129,7 @@ def attention_errors(
     x  [S, D] hidden states before the layer, of the batch's tokens
     """
     config, at = source.config, f"layers.{n}."
-    stream = np.square(x).sum(axis=1, dtype=np.float64)
+    weights = lightness(x)
     parts = {part: source.leaf(at + part) for part in ("attention_norm", "wq", "wk", "wv", "wo", "moe_norm")}
     layer = Layer(**parts, router=None, experts=())
     normed = ops.rms_norm(x, layer.attention_norm, config.norm_eps)
@@ -139,7 +145,7 @@ def attention_errors(
         for row in candidates:
             leaf = ops.put(rounded_weight(ops, weight, row, importance.get(at + part)))
             change = np.square(gained(replace(layer, **{part: leaf})) - exact).sum(axis=1, dtype=np.float64)
-            found[at + part][row.name] = float((change / stream).mean())
+            found[at + part][row.name] = float((change * weights).mean())
     return found
 
 

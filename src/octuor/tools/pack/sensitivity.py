@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.ops.native import NativeOps
-from octuor.tools.pack.measure import KINDS, LayerMeasures
+from octuor.tools.pack.measure import KINDS, LayerMeasures, Mean
 from octuor.tools.pack.rounding import CANDIDATES, Errors, blocks, product, rounded, row_error
 from octuor.tools.pack.walk import F32Array, Source, log_probabilities, log_softmax
 
@@ -92,7 +92,15 @@ def embed_losses(source: Source, ops: NativeOps, noise: float, cost: float) -> E
     return {row.name: factor * row_error(ops, weight, row) for row in CANDIDATES}
 
 
-def lm_head_losses(source: Source, ops: NativeOps, hidden: F32Array) -> Errors:
+def lm_head_importance(source: Source, ops: NativeOps, hidden: F32Array) -> F32Array:
+    """[dim] how much each of its inputs counts, from the calibration tokens' final hidden states [T, D]."""
+    normed = ops.rms_norm(np.ascontiguousarray(hidden), source.leaf("norm"), source.config.norm_eps)
+    inputs = Mean(np.zeros(normed.shape[1]))
+    inputs.add(normed, np.ones(len(normed), dtype=np.float32))
+    return inputs.drawn_to(np.ones_like(inputs.total))
+
+
+def lm_head_losses(source: Source, ops: NativeOps, hidden: F32Array, importance: F32Array) -> Errors:
     """Of lm_head, by rounding it: mean divergence over final hidden states [T, D]."""
     normed = ops.rms_norm(np.ascontiguousarray(hidden), source.leaf("norm"), source.config.norm_eps)
     weight = source.weight("lm_head")
@@ -103,7 +111,7 @@ def lm_head_losses(source: Source, ops: NativeOps, hidden: F32Array) -> Errors:
             stop = start + len(block)
             logits[""][:, start:stop] = product(ops, part, block)
             for row in CANDIDATES:
-                logits[row.name][:, start:stop] = product(ops, part, rounded(ops, block, row, None))
+                logits[row.name][:, start:stop] = product(ops, part, rounded(ops, block, row, importance))
         exact = log_softmax(logits[""])
         for name in sums:
             sums[name] += float(divergence(exact, log_softmax(logits[name])).sum())

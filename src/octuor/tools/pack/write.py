@@ -77,7 +77,7 @@ def quantized_pieces(
 
     first_row = 0
     for block in row_blocks(source.weight(name)):
-        yield convert_block(block, first_row, target, quantize)
+        yield convert_block(block, first_row, target, quantize, ops.dequantize)
         for array in (block.data, *block.parts.values()):
             drop_pages(array)
         first_row += block.shape[0]

@@ -1,0 +1,407 @@
+"""Quality at equal size: our packs beside llama.cpp's K-quants with an importance matrix, in KL to the bf16 source.
+
+    python benchmarks/quantization.py MODEL --tools DIR --converter convert_hf_to_gguf.py --calibration TEXT
+        --judge TEXT --work DIR [--tokens N] [--seen N] [--peers Q4_K_M,...] [--title NAME] [--plot FILE.png]
+
+MODEL is a checkpoint with a tokenizer; a matrix that is stored in one of our formats gets, for each weight, a value
+drawn evenly from those that round to it, so that no format finds its own grid again. MODEL "toy" is a random model of
+8x7B's shape in small: see `toy`. DIR has llama-quantize and llama-imatrix, built from llama.cpp, whose converter makes
+the file that they take. Both sides see the calibration text; the judging text is another. Needs `gguf`, `matplotlib`,
+and what the converter needs.
+
+Bytes are those of all matrices but the routers, which both sides keep in float32. For each of llama.cpp's files ours
+has at most as many. KL and the share of equal first choices are means over the judging text's tokens; all files are
+widened to float32 and run by the same kernels with float32 activations, so only weights differ; "as it runs" has our
+int8 activations, too. Rows:
+
+    llama.cpp   its own mixture of types, scales searched with its importance matrix
+    ours        formats chosen by `octuor pack`'s measurements within the same bytes, scales searched by importance
+    ours best   the same with error feedback
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import octuor
+from octuor.api import Model
+from octuor.checkpoint import Checkpoint, open_checkpoint
+from octuor.checkpoint.huggingface import write_huggingface
+from octuor.config import ModelConfig
+from octuor.ops import Routing
+from octuor.ops.native import NativeOps
+from octuor.quant import BF16, F32, Format
+from octuor.quant.feedback import quantize_with_feedback
+from octuor.quant.grouped import LAYOUTS, unpack
+from octuor.quant.int8_exact import GROUP, INPUTS, unpack_q8, untile
+from octuor.tokenizer import open_tokenizer
+from octuor.tools.pack.budget import Budget, choose, quantized
+from octuor.tools.pack.calibrate import Calibration, calibrate
+from octuor.tools.pack.journal import Journal
+from octuor.tools.pack.text import read_corpus
+from octuor.tools.pack.walk import Source, silu
+from octuor.weights import Expert, Weight
+
+F32Array = NDArray[np.float32]
+Arrays = dict[str, F32Array]  # canonical name -> widened weight
+
+PEERS = "Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q3_K_M,Q2_K,IQ4_XS,IQ3_S,IQ2_S"
+WINDOW = 256  # tokens judged at once, BOS included
+LONG = 512  # of the calibration text, as llama-imatrix has it
+FEEDBACK_SHARE = 0.5  # of a matrix's loss that feedback leaves, for choosing formats
+TOY = ModelConfig(512, 4, 8, 2, 64, 1792, 32000, max_seq_len=4096)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file and what it is worth."""
+
+    label: str
+    size: str
+    n_bytes: int
+    bits: float
+    divergence: float
+    agreement: float
+    as_it_runs: float | None
+
+
+def main() -> None:
+    """Print the table, and draw it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    for name in ("tools", "converter", "calibration", "judge", "work"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, default=4080, help="of the judging text; default %(default)s")
+    parser.add_argument("--seen", type=int, default=24000, help="tokens for feedback; default %(default)s")
+    parser.add_argument("--peers", default=PEERS, help="default %(default)s")
+    parser.add_argument("--title", default=None)
+    parser.add_argument("--plot", type=Path, default=None)
+    parser.add_argument("--threads", type=int, default=None)
+    options = parser.parse_args()
+    ops = NativeOps(threads=options.threads)
+    original = options.work / "original"
+    if not (original / "config.json").exists():
+        write_original(options.model, original)
+    checkpoint = open_checkpoint(original)
+    exact = {name: np.array(checkpoint.get(name).to_f32()) for name in checkpoint.names}
+    judge = Judge(checkpoint, ops, exact, read_windows(checkpoint, options.judge, options.tokens, WINDOW))
+    peers = list(read_peers(options, checkpoint, judge))
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = read_corpus(checkpoint, options.calibration)
+        found = calibrate(Source(checkpoint, ops), ops, corpus, Journal(Path(folder) / "journal"))
+    recorder = record(checkpoint, exact, read_windows(checkpoint, options.calibration, options.seen, LONG), options)
+    rows = [row for peer in peers for row in (peer, *ours(peer, judge, exact, found, recorder, ops))]
+    report(rows, options.title or options.model, options.plot)
+
+
+# ---- the source ----------------------------------------------------------------------------------
+
+
+def write_original(model: str, folder: Path) -> None:
+    """MODEL in bfloat16 as a Hugging Face folder."""
+    pocket = octuor.load(None).checkpoint
+    source = pocket if model == "toy" else open_checkpoint(model)
+    words = source.tokenizer_bytes()
+    assert words is not None, "a text has to be read"
+    tokenizer = folder.with_name(f"{folder.name}.{source.tokenizer_kind}")
+    tokenizer.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.write_bytes(words)
+    if model == "toy":
+        write_huggingface(folder, TOY, toy, BF16, tokenizer)
+    else:
+        write_huggingface(folder, source.config, lambda name: redrawn(source.get(name)), BF16, tokenizer)
+
+
+def redrawn(weight: Weight) -> F32Array:
+    """Each weight drawn evenly from its rounding's cell; plain formats as they are."""
+    x = weight.to_f32()
+    if not (isinstance(weight.format, Format) and weight.format.is_tiled):
+        return x
+    if weight.format.name in LAYOUTS:
+        d, s, _ = unpack(LAYOUTS[weight.format.name], weight.data)
+        steps = np.repeat(np.abs(s), GROUP, axis=-1) * d[..., None]
+    else:
+        steps = np.repeat(unpack_q8(weight.data)[0][..., None], INPUTS, axis=-1)
+    place = np.random.default_rng(0).random(x.shape, dtype=np.float32) - np.float32(0.5)
+    return x + untile(steps.astype(np.float32), x.shape) * place
+
+
+def toy(name: str) -> F32Array:
+    """A weight of the toy: Student's t of 5 degrees of freedom, heavy tails as trained weights have.
+
+    Channels differ as in trained models: norms are log-normal with a few of 8 times the size, and so is what embeddings
+    put into the channels; lm_head reads the same. Sizes keep each layer's share of the stream near a trained model's.
+    """
+    rng = np.random.default_rng(list(name.encode()))
+    part, d, f = name.rpartition(".")[2], TOY.dim, TOY.hidden_dim
+    heads, shared = TOY.n_heads * TOY.head_dim, TOY.n_kv_heads * TOY.head_dim
+    channels = np.exp(0.5 * np.random.default_rng(1).standard_normal(d))
+    channels[np.random.default_rng(2).choice(d, 6, replace=False)] *= 8
+    shapes = {
+        "embed": (TOY.vocab_size, d), "lm_head": (TOY.vocab_size, d), "router": (TOY.n_experts, d), "wq": (heads, d),
+        "wk": (shared, d), "wv": (shared, d), "wo": (d, heads), "gate": (f, d), "up": (f, d), "down": (d, f),
+    }  # fmt: skip
+    if part not in shapes:
+        return (np.exp(0.3 * rng.standard_normal(d)) / channels**0.5).astype(np.float32)
+    shape = shapes[part]
+    x = rng.standard_t(5, shape) * shape[1] ** -0.5
+    if part == "embed":
+        x = rng.standard_normal(shape) * channels
+    elif part == "lm_head":
+        x *= 2.5
+    elif part in ("wo", "down"):
+        x *= channels[:, None]
+    return x.astype(np.float32)
+
+
+# ---- llama.cpp -----------------------------------------------------------------------------------
+
+
+def read_peers(options: argparse.Namespace, checkpoint: Checkpoint, judge: Judge) -> Iterator[Row]:
+    """llama.cpp's files, made where they are not there yet, judged."""
+    work, plain = options.work, options.work / "plain.gguf"
+    importance = work / "importance.gguf"
+    if not plain.exists():
+        _run(sys.executable, options.converter, work / "original", "--outtype", "f32", "--outfile", plain)
+    if not importance.exists():
+        _run(
+            options.tools / "llama-imatrix",
+            "-m",
+            plain,
+            "-f",
+            options.calibration,
+            "-o",
+            importance,
+            "-c",
+            LONG,
+            "--no-ppl",
+        )
+    for kind in options.peers.split(","):
+        path = work / f"{kind}.gguf"
+        if not path.exists():
+            _run(options.tools / "llama-quantize", "--imatrix", importance, plain, path, kind)
+        arrays, n_bytes = read_gguf(path, checkpoint.config)
+        divergence, agreement = judge(arrays)
+        row = Row("llama.cpp", kind, n_bytes, 8 * n_bytes / judge.n_weights, divergence, agreement, None)
+        print(row, flush=True)
+        yield row
+
+
+def _run(*command: object) -> None:
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+
+
+GGUF_NAMES = {"token_embd": "embed", "output": "lm_head", "output_norm": "norm"}
+GGUF_PARTS = {
+    "attn_q": "wq", "attn_k": "wk", "attn_v": "wv", "attn_output": "wo", "attn_norm": "attention_norm",
+    "ffn_norm": "moe_norm", "ffn_gate_inp": "router",
+}  # fmt: skip
+
+
+def read_gguf(path: Path, config: ModelConfig) -> tuple[Arrays, int]:
+    """All weights as the `gguf` package widens them, by canonical names; bytes of the quantized matrices."""
+    import gguf
+
+    arrays, n_bytes = {}, 0
+    for tensor in gguf.GGUFReader(path).tensors:
+        shape = tuple(int(n) for n in reversed(tensor.shape))
+        x = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32).reshape(shape)
+        base = tensor.name.removesuffix(".weight")
+        if base in GGUF_NAMES:
+            arrays[GGUF_NAMES[base]] = x
+        elif base.endswith("_exps"):
+            _, layer, part = base.split(".")
+            for e, expert in enumerate(x):
+                arrays[f"layers.{layer}.experts.{e}.{part.split('_')[1]}"] = np.ascontiguousarray(expert)
+        else:
+            _, layer, part = base.split(".")
+            heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads}.get(part)
+            arrays[f"layers.{layer}.{GGUF_PARTS[part]}"] = x if heads is None else _halves(x, heads)
+        if len(shape) > 1 and "gate_inp" not in base:
+            n_bytes += int(tensor.n_bytes)
+    return arrays, n_bytes
+
+
+def _halves(x: F32Array, heads: int) -> F32Array:
+    """Rows whose neighbours rotate, in the order in which halves do."""
+    out, inputs = x.shape
+    pairs = x.reshape(heads, out // heads // 2, 2, inputs)
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(out, inputs))
+
+
+# ---- ours ----------------------------------------------------------------------------------------
+
+
+class Recorder(NativeOps):
+    """Adds x x^T of every matrix's inputs to `seen`; experts' tokens count by their routing weight squared."""
+
+    def __init__(self, threads: int | None) -> None:
+        super().__init__(threads=threads)
+        self._names: dict[int, str] = {}
+        self._leaves: list[Any] = []  # kept, so that no other takes one's id
+        self.seen: dict[str, NDArray[np.float32]] = {}
+
+    def put(self, weight: Weight) -> Any:
+        leaf = super().put(weight)
+        self._names[id(leaf)] = weight.name
+        self._leaves.append(leaf)
+        return leaf
+
+    def linear(self, x: F32Array, weight: Any) -> F32Array:
+        self._see(x, weight)
+        return super().linear(x, weight)
+
+    def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
+        for e, expert in enumerate(experts):
+            tokens, rank = np.nonzero(routing.experts == e)
+            if len(tokens):
+                share = routing.weights[tokens, rank, None]
+                own = np.ascontiguousarray(x[tokens])
+                self._see(own * share, expert.gate)
+                hidden = silu(super().linear(own, expert.gate)) * super().linear(own, expert.up)
+                self._see(hidden * share, expert.down)
+        return super().moe(x, routing, experts)
+
+    def _see(self, x: F32Array, weight: Any) -> None:
+        name = self._names[id(weight)]
+        if name.endswith(("wk", "wv", "up")):  # their inputs are those of wq or gate
+            return
+        self.seen[name] = self.seen.get(name, np.float32(0)) + x.T @ x
+
+    def hessian(self, name: str) -> NDArray[np.float32] | None:
+        """Of the matrix called `name`; None where nothing came by: embed, and experts that no token chose."""
+        before, dot, part = name.rpartition(".")
+        return self.seen.get(before + dot + {"wk": "wq", "wv": "wq", "up": "gate"}.get(part, part))
+
+
+def record(checkpoint: Checkpoint, exact: Arrays, windows: Sequence[Sequence[int]], options: Any) -> Recorder:
+    """Run the calibration text through the source."""
+    recorder = Recorder(options.threads)
+    model = model_of(checkpoint, recorder, exact)
+    for ids in windows:
+        model.logits(ids)
+    return recorder
+
+
+def ours(
+    peer: Row, judge: Judge, exact: Arrays, found: Calibration, recorder: Recorder, ops: NativeOps
+) -> Iterator[Row]:
+    """Packs of at most as many bytes as the peer's file."""
+    config, shapes = judge.checkpoint.config, quantized(judge.checkpoint.config)
+    for label, share in (("ours", 1.0), ("ours best", FEEDBACK_SHARE)):
+        losses = {
+            name: {row: loss * (1.0 if recorder.hessian(name) is None else share) for row, loss in errors.items()}
+            | {BF16.name: 0.0}
+            for name, errors in found.losses.items()
+        }
+        plan = choose(config, losses, Budget(peer.n_bytes, peer.size))
+        weights: dict[str, Weight] = {}
+        for name, x in exact.items():
+            row, hessian = plan.formats[name], recorder.hessian(name) if share < 1 else None
+            if hessian is None or not row.is_tiled:
+                data = ops.quantize(x, row, found.importance.get(name), thorough=True)
+            else:
+                data = quantize_with_feedback(x, row, hessian, ops.round_block)
+            weights[name] = Weight(data, x.shape, row, name)
+        n_bytes = sum(weights[name].nbytes for name in shapes)
+        divergence, agreement = judge({name: weight.to_f32() for name, weight in weights.items()})
+        bits = 8 * n_bytes / judge.n_weights
+        made = Row(label, peer.size, n_bytes, bits, divergence, agreement, judge(weights)[0])
+        print(made, flush=True)
+        yield made
+
+
+# ---- judging -------------------------------------------------------------------------------------
+
+
+class Judge:
+    """KL and agreement with the source on a text, by one engine."""
+
+    def __init__(self, checkpoint: Checkpoint, ops: NativeOps, exact: Arrays, windows: Sequence[Sequence[int]]) -> None:
+        self.checkpoint, self._ops, self._windows = checkpoint, ops, windows
+        self.n_weights = sum(int(np.prod(shape)) for shape in quantized(checkpoint.config).values())
+        self._exact = [log_softmax(logits) for logits in self._logits(exact)]
+
+    def __call__(self, weights: Mapping[str, F32Array | Weight]) -> tuple[float, float]:
+        """Mean KL(source || weights) in nats a token, and the share of tokens whose likeliest next one is the same."""
+        lost, same, n = 0.0, 0, 0
+        for exact, logits in zip(self._exact, self._logits(weights), strict=True):
+            found = log_softmax(logits)
+            lost += float((np.exp(exact) * (exact - found)).sum(dtype=np.float64))
+            same += int((exact.argmax(-1) == found.argmax(-1)).sum())
+            n += len(exact)
+        return lost / n, same / n
+
+    def _logits(self, weights: Mapping[str, F32Array | Weight]) -> Iterator[F32Array]:
+        model = model_of(self.checkpoint, self._ops, weights)
+        for ids in self._windows:
+            yield model.logits(ids)
+
+
+def model_of(checkpoint: Checkpoint, ops: NativeOps, weights: Mapping[str, F32Array | Weight]) -> Model:
+    """A model with weights in memory."""
+
+    def load(name: str) -> Weight:
+        found = weights[name]
+        return found if isinstance(found, Weight) else Weight(found, found.shape, F32, name)
+
+    held = Checkpoint(checkpoint.config, checkpoint.source, "memory", load)
+    return Model(held, ops, context=None, cache_dtype="f32")
+
+
+def log_softmax(logits: F32Array) -> F32Array:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    result: F32Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def read_windows(checkpoint: Checkpoint, path: Path, n_tokens: int, length: int) -> list[list[int]]:
+    """A text's beginning as token ids, `length` at a time, each after BOS."""
+    assert checkpoint.tokenizer is not None, "a text has to be read"
+    tokenizer = open_tokenizer(checkpoint.tokenizer)
+    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
+        ids = tokenizer.encode(file.read(8 * n_tokens))[:n_tokens]
+    return [[tokenizer.bos_id, *ids[start : start + length - 1]] for start in range(0, len(ids), length - 1)]
+
+
+def report(rows: Sequence[Row], title: str, plot: Path | None) -> None:
+    """The table in Markdown, and the drawing: KL over bits."""
+    print("| size of | by | bytes | bits | KL | same first choice | KL as it runs |\n|---|---|---|---|---|---|---|")
+    for row in rows:
+        runs = "" if row.as_it_runs is None else f"{row.as_it_runs:.6f}"
+        print(
+            f"| {row.size} | {row.label} | {row.n_bytes:,} | {row.bits:.3f} | {row.divergence:.6f} | "
+            f"{100 * row.agreement:.2f} % | {runs} |"
+        )
+    if plot is None:
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for label, mark in (("llama.cpp", "o"), ("ours", "^"), ("ours best", "s")):
+        own = sorted((row for row in rows if row.label == label), key=lambda row: row.bits)
+        line = "" if label == "llama.cpp" else "-"
+        axes.plot([row.bits for row in own], [row.divergence for row in own], mark + line, label=label)
+    for row in rows:
+        if row.label == "llama.cpp":
+            axes.annotate(row.size, (row.bits, row.divergence), fontsize=7, xytext=(4, 3), textcoords="offset points")
+    axes.set(yscale="log", xlabel="bits a weight, all matrices", ylabel="KL to bf16, nats a token", title=title)
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(plot)
+
+
+if __name__ == "__main__":
+    main()
