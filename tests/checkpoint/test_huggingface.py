@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,9 @@ def test_an_unknown_quantization_is_named(folder: Any) -> None:
 
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
+    shutil.copy(path / "model.safetensors", path / "twin.safetensors")
     (path / "model.safetensors").rename(path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match=r"found weights.safetensors"):
+    with pytest.raises(CheckpointError, match=r"found twin.safetensors, weights.safetensors"):
         open_huggingface(path)
 
 
