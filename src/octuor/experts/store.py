@@ -251,6 +251,8 @@ class Store:
                 self._fill.clear()
             if self._on_fill is not None and job.error is None:
                 self._on_fill(min(self._read_bytes, self._fill_bytes), self._fill_bytes)
+                if self._read_bytes >= self._fill_bytes:
+                    self._on_fill = None
             self._read_ahead()
             self._changed.notify_all()
 
