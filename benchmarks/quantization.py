@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 import octuor
 from octuor.api import Model
 from octuor.checkpoint import Checkpoint, open_checkpoint
-from octuor.checkpoint.huggingface import write_huggingface
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.config import ModelConfig
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps

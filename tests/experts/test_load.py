@@ -10,7 +10,7 @@ import pytest
 from experts.conftest import CONFIG, StreamedToy
 from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.files import MappedFile
-from octuor.checkpoint.huggingface import write_huggingface
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.errors import CheckpointError
 from octuor.experts.layout import arrays, find_image
 from octuor.ops.native import NativeOps
