@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +149,22 @@ def test_an_unknown_quantization_is_named(folder: Any) -> None:
 
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
-    shutil.copy(path / "model.safetensors", path / "twin.safetensors")
-    (path / "model.safetensors").rename(path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match=r"found twin.safetensors, weights.safetensors"):
+    weights = (path / "model.safetensors").rename(path / "weights.safetensors")
+    (path / "more.safetensors").write_bytes(weights.read_bytes())
+    with pytest.raises(CheckpointError, match=r"found more.safetensors, weights.safetensors"):
         open_huggingface(path)
+
+
+def test_a_name_of_a_quantizer_s_own(folder: Any, arrays: Arrays) -> None:
+    path = folder()
+    (path / "model.safetensors").rename(path / "gptq_model-4bit-128g.safetensors")
+    assert_holds(path, arrays)
+
+
+def test_an_index_of_a_quantizer_s_own(folder: Any, arrays: Arrays) -> None:
+    path = folder(shards=2)
+    (path / "model.safetensors.index.json").rename(path / "gptq_model-4bit-128g.safetensors.index.json")
+    assert_holds(path, arrays)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": 3}'])

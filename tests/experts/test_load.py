@@ -10,11 +10,11 @@ import pytest
 from experts.conftest import CONFIG, StreamedToy
 from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.files import MappedFile
-from octuor.tools.export.huggingface import write_huggingface
 from octuor.errors import CheckpointError
 from octuor.experts.layout import arrays, find_image
 from octuor.ops.native import NativeOps
 from octuor.quant import F32
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.weights import Weight
 from tiny_models import random_checkpoint
 from toys import Toy

@@ -56,7 +56,7 @@ def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> PackResult:
 
         patch.setattr(text, "RANDOM_PASSAGES", 8)
         patch.setattr(text, "RANDOM_LENGTH", 24)
-        result = pack(model, out, at_bits(4.0), threads=2, on_step=lambda what, done, total: seen.append(what))
+        result = pack(model, out, at_bits(4.0), threads=2, on_step=lambda what, *_: seen.append(what))
     assert sorted(set(seen), key=seen.index) == list(STEPS)
     return result
 
@@ -117,7 +117,8 @@ def test_the_report_tells_of_the_pack(whole: PackResult) -> None:
 def test_killed_and_resumed_to_the_same_bytes(
     model: Path, whole: PackResult, tmp_path: Path, step: str, n: int, line: str
 ) -> None:
-    out, notes = tmp_path / "x.octuor", []
+    out = tmp_path / "x.octuor"
+    notes: list[str] = []
     with pytest.raises(Killed):
         pack(model, out, at_bits(4.0), threads=2, on_step=kill_at(step, n))
     assert not out.exists()
@@ -129,19 +130,23 @@ def test_killed_and_resumed_to_the_same_bytes(
 
 
 def test_another_budget_keeps_the_measurements(model: Path, whole: PackResult, tmp_path: Path) -> None:
-    out, notes, seen = tmp_path / "x.octuor", [], []
+    out = tmp_path / "x.octuor"
+    notes: list[str] = []
+    seen: list[tuple[object, ...]] = []
     with pytest.raises(Killed):
         pack(model, out, at_bits(5.0), threads=2, on_step=kill_at(WRITING, 4))
     pack(
         model, out, at_bits(4.0), threads=2,
-        on_note=notes.append, on_step=lambda what, done, total: seen.append((what, done)),
+        on_note=notes.append, on_step=lambda *step: seen.append(step),
     )  # fmt: skip
     assert notes == ["going on with measuring at layer 2", "planned with another formats before: this step starts anew"]
+    assert {step[0] for step in seen} == set(STEPS)
     assert out.read_bytes() == whole.path.read_bytes()
 
 
 def test_another_source_starts_anew(model: Path, whole: PackResult, tmp_path: Path) -> None:
-    copy, out, notes = tmp_path / "copy.octuor", tmp_path / "x.octuor", []
+    copy, out = tmp_path / "copy.octuor", tmp_path / "x.octuor"
+    notes: list[str] = []
     shutil.copy(model, copy)
     with pytest.raises(Killed):
         pack(copy, out, at_bits(4.0), threads=2, on_step=kill_at(MEASURING, 2))
@@ -176,7 +181,7 @@ def test_a_disk_without_room_is_said_before_writing(
 def test_two_at_once_are_told_apart(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.octuor"
 
-    def second(what: str, done: int, total: int) -> None:
+    def second(*_: object) -> None:
         pack(model, out, at_bits(4.0), threads=2)
 
     with pytest.raises(CheckpointError, match="another process is writing this pack"):

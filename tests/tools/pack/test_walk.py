@@ -9,10 +9,9 @@ from octuor import model as forward_pass
 from octuor.batch import whole
 from octuor.checkpoint import Checkpoint
 from octuor.errors import CheckpointError
-from octuor.quant import F16, F32
 from octuor.tools.pack import walk as module
 from octuor.tools.pack.text import Corpus
-from octuor.tools.pack.walk import Source, Walk, log_probabilities, widened
+from octuor.tools.pack.walk import Source, Walk, log_probabilities
 from octuor.weights import Weight
 from toys import relative_error
 
@@ -61,11 +60,3 @@ def test_numbers_that_are_not_finite_are_placed(source: Source, corpus: Corpus) 
     walk.step()
     with np.errstate(all="ignore"), pytest.raises(CheckpointError, match="layer 1: expected finite activations"):
         walk.step()
-
-
-def test_widening_keeps_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK_WEIGHTS", 64)
-    x = np.random.default_rng(0).standard_normal((37, 24)).astype(np.float16)
-    found = widened(Weight(x, x.shape, F16, "w"))
-    assert found.format == F32
-    np.testing.assert_array_equal(found.data, x.astype(np.float32))

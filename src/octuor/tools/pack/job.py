@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,26 @@ from octuor.checkpoint.open import open_checkpoint
 from octuor.checkpoint.pack import PackInParts, open_pack
 from octuor.errors import RequestError
 from octuor.ops.native import NativeOps
+from octuor.quant import Format
 from octuor.tools.convert import tokenizer_of
 from octuor.tools.pack.budget import Budget, choose
 from octuor.tools.pack.calibrate import STATE, calibrate
 from octuor.tools.pack.compare import compare
+from octuor.tools.pack.feedback import STATE as FEEDBACK
+from octuor.tools.pack.feedback import write_with_feedback
 from octuor.tools.pack.journal import Journal
 from octuor.tools.pack.report import Report, make_report, write_report
 from octuor.tools.pack.text import Corpus, read_corpus
-from octuor.tools.pack.walk import Source
+from octuor.tools.pack.walk import F32Array, Source
 from octuor.tools.pack.write import WRITTEN, write_layers
 
 REPORT = "report"  # key of the pack's metadata
 MEASURED, PLANNED = "measured", "planned"  # what the journal's contents belong to
-PLAN_NAMES = (PLANNED, WRITTEN)  # of the journal, where only the plan is another
+PLAN_NAMES = (PLANNED, WRITTEN, FEEDBACK)  # of the journal, where only the plan is another
 VERSION = 1  # of what a journal holds and of how it is measured
 MEASURING, WRITING, COMPARING = "measuring", "writing", "comparing"
 STEPS = (MEASURING, WRITING, COMPARING)
-QUALITIES = ("normal",)
+QUALITIES = ("normal", "best")
 
 OnStep = Callable[[str, int, int], None]  # which of the three, work done, work in all
 OnNote = Callable[[str], None]  # a line for people: what is gone on with, what starts anew
@@ -108,6 +111,26 @@ def pack(
             file.finish()
         journal.remove()
     return PackResult(out, file.n_bytes, time.perf_counter() - began, report, files)
+
+
+def _write(
+    source: Source,
+    ops: NativeOps,
+    formats: Mapping[str, Format],
+    importance: Mapping[str, F32Array],
+    corpus: Corpus,
+    quality: str,
+    file: PackInParts,
+    journal: Journal,
+    step: OnStep,
+) -> None:
+    def progress(done: int, total: int) -> None:
+        step(WRITING, done, total)
+
+    if quality == "best":
+        write_with_feedback(source, ops, formats, importance, corpus.calibration, file, journal, progress)
+    else:
+        write_layers(source, ops, formats, importance, file, journal, progress)
 
 
 def measuring_job(checkpoint: Checkpoint, corpus: Corpus) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from octuor.batch import Batch
 from octuor.ops.native import NativeOps
 from octuor.quant import F32, Format, find_format
 from octuor.quant.base import Array
-from octuor.tools.pack.walk import BLOCK_WEIGHTS, F32Array, Source, silu
+from octuor.tools.convert import row_blocks
+from octuor.tools.pack.walk import F32Array, Source, silu
 from octuor.weights import Layer, Leaf, Weight
 
 CANDIDATES = tuple(find_format(name) for name in ("q2", "q3", "q4", "q5", "q6", "q8"))
@@ -54,9 +56,10 @@ def lightness(x: F32Array) -> F32Array:
 
 def sample_rows(weight: Weight) -> Sampled:
     """Up to SAMPLED_TILES tiles of a matrix."""
-    n_tiles = -(-weight.shape[0] // TILE_ROWS)
+    unit = lcm(TILE_ROWS, weight.format.row_multiple)
+    n_tiles = -(-weight.shape[0] // unit)
     chosen = np.unique(np.linspace(0, n_tiles - 1, min(SAMPLED_TILES, n_tiles)).astype(int))
-    bounds = [(int(tile) * TILE_ROWS, min((int(tile) + 1) * TILE_ROWS, weight.shape[0])) for tile in chosen]
+    bounds = [(int(tile) * unit, min((int(tile) + 1) * unit, weight.shape[0])) for tile in chosen]
     rows = np.concatenate([weight.rows(start, stop).to_f32() for start, stop in bounds])
     index = np.concatenate([np.arange(start, stop) for start, stop in bounds])
     return Sampled(np.ascontiguousarray(rows, dtype=np.float32), index, len(index) / weight.shape[0])
@@ -159,10 +162,10 @@ def rounded_weight(ops: NativeOps, weight: Weight, row: Format, importance: F32A
 
 def blocks(weight: Weight) -> Iterator[tuple[int, F32Array]]:
     """A matrix in blocks of whole tiles of rows as float32, each with its first row's number."""
-    step = max(BLOCK_WEIGHTS // weight.shape[1] // TILE_ROWS, 1) * TILE_ROWS
-    for start in range(0, weight.shape[0], step):
-        block = weight.rows(start, min(start + step, weight.shape[0])).to_f32()
-        yield start, np.ascontiguousarray(block, dtype=np.float32)
+    start = 0
+    for block in row_blocks(weight):
+        yield start, np.ascontiguousarray(block.to_f32(), dtype=np.float32)
+        start += block.shape[0]
 
 
 def row_error(ops: NativeOps, weight: Weight, row: Format) -> float:

@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 
 from octuor import model
 from octuor.batch import Batch, whole
-from octuor.checkpoint.base import Checkpoint
+from octuor.checkpoint.base import Checkpoint, contiguous
 from octuor.checkpoint.files import drop_pages
 from octuor.errors import CheckpointError
 from octuor.ops import Ops, Routing
-from octuor.quant import F32, Format
 from octuor.weights import Layer, Leaf, Weight
 
 F32Array = NDArray[np.float32]
 Ids = NDArray[np.int32]
 
 CHUNK_TOKENS = 2048  # at work at once: [2048, F] of 8x7B is 117 MB, and there are three of them
-BLOCK_WEIGHTS = 4 << 20  # widened at once: 16 MiB as float32
 
 
 class Source:
@@ -39,9 +37,8 @@ class Source:
         return self.checkpoint.get(name)
 
     def leaf(self, name: str) -> Leaf:
-        """A leaf over the mapped file; of a format that the kernels do not run, over a copy as float32."""
-        weight = self.weight(name)
-        return self.ops.put(weight if isinstance(weight.format, Format) else widened(weight))
+        """A leaf over the mapped file; of a format that the kernels do not run, over a copy."""
+        return self.ops.put(contiguous(self.weight(name)))
 
     def release(self, *names: str) -> None:
         """Let the pages of weights go that have been used."""
@@ -49,17 +46,6 @@ class Source:
             weight = self.weight(name)
             for array in (weight.data, *weight.parts.values()):
                 drop_pages(array)
-
-
-def widened(weight: Weight) -> Weight:
-    """The same numbers as float32, in memory of our own."""
-    out = np.empty(weight.shape, dtype=np.float32)
-    step = max(BLOCK_WEIGHTS // int(np.prod(weight.shape[1:])) // weight.format.row_multiple, 1)
-    step *= weight.format.row_multiple
-    for start in range(0, len(out), step):
-        block = weight.rows(start, min(start + step, len(out)))
-        out[start : start + block.shape[0]] = block.to_f32()
-    return Weight(out, weight.shape, F32, weight.name)
 
 
 class Watch:
