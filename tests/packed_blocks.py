@@ -6,6 +6,7 @@ Independent of octuor.quant: numbers are computed one step at a time in the dtyp
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def exl2(shape: tuple[int, int]) -> Stored:
     return Stored(matrix.tensors, matrix.numbers)
 
 
-FOLDERS = {
+FOLDERS: dict[str, tuple[dict[str, Any], Callable[[tuple[int, int]], Stored]]] = {
     "nf4": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, nf4),
     "int8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, int8),
     "hqq": ({"quant_method": "hqq", "quant_config": {}, "skip_modules": ["lm_head"]}, hqq),

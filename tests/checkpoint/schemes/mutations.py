@@ -62,7 +62,8 @@ SCHEMES: dict[str, tuple[dict[str, Any], Any]] = {
         lambda shape: compressed(shape, 4, 8, symmetric=False, order=True),
     ),
     "fp8": ({"quant_method": "fp8", "weight_block_size": [16, 32]}, float8_blocks),
-} | FOLDERS
+    **FOLDERS,
+}
 
 
 def sound(scheme: str) -> Quantized:

@@ -14,7 +14,6 @@ from checkpoint.schemes.quantized_folders import Quantized, quantize
 from octuor.checkpoint import open_checkpoint
 from octuor.errors import CheckpointError
 from octuor.ops.reference import ReferenceOps
-from octuor.quant import FORMATS
 from octuor.tools.convert import convert
 from packed_blocks import FOLDERS
 from toys import Toy
@@ -38,7 +37,7 @@ def test_matrices_are_read_as_they_lie(made: Quantized, tmp_path: Path) -> None:
 
 def test_folders_run_as_their_conversion_does(made: Quantized, tmp_path: Path) -> None:
     source = open_checkpoint(made.write(tmp_path / "model"))
-    pack = open_checkpoint(convert(source, tmp_path / "model.octuor", "f32", quantize=FORMATS["f32"].quantize).path)
+    pack = open_checkpoint(convert(source, tmp_path / "model.octuor", "f32").path)
     logits = []
     for checkpoint in (source, pack):
         weights = {name: checkpoint.get(name) for name in checkpoint.names}
