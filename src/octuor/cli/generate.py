@@ -127,5 +127,6 @@ def _print_speeds(report: dict[str, float]) -> None:
         f"answer {report['tokens_per_s']:.2f} tokens/s, {report['gb_per_s']:.1f} GB/s of weights"
     )
     if "share_of_bandwidth" in report:
-        line += f", {report['share_of_bandwidth']:.0%} of the {report['read_gb_per_s']:.1f} GB/s that reading memory reaches"
+        most = f"{report['read_gb_per_s']:.1f} GB/s that reading memory reaches"
+        line += f", {report['share_of_bandwidth']:.0%} of the {most}"
     print(line, file=sys.stderr)
