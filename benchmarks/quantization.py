@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 import octuor
 from octuor.api import Model
 from octuor.checkpoint import Checkpoint, open_checkpoint
-from octuor.tools.export.huggingface import write_huggingface
 from octuor.config import ModelConfig
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
@@ -46,6 +45,7 @@ from octuor.quant.feedback import quantize_with_feedback
 from octuor.quant.grouped import LAYOUTS, unpack
 from octuor.quant.int8_exact import GROUP, INPUTS, unpack_q8, untile
 from octuor.tokenizer import open_tokenizer
+from octuor.tools.export.huggingface import write_huggingface
 from octuor.tools.pack.budget import Budget, choose, quantized
 from octuor.tools.pack.calibrate import Calibration, calibrate
 from octuor.tools.pack.journal import Journal
