@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from octuor.batch import whole
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.pack import LINE, PAGE, TokenizerFile, open_pack, write_pack
+from octuor.checkpoint.pack import LINE, PAGE, PackInParts, TokenizerFile, open_pack, write_pack
 from octuor.checkpoint.safetensors_file import SafetensorsFile, write_safetensors
 from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
@@ -188,3 +188,35 @@ def test_a_file_that_only_has_the_suffix(tmp_path: Path) -> None:
     (tmp_path / "x.octuor").write_bytes(b"PK\x03\x04 something else entirely")
     with pytest.raises(CheckpointError, match="expected a safetensors header"):
         open_checkpoint(tmp_path / "x.octuor")
+
+
+# ---- in parts ------------------------------------------------------------------------------------
+
+
+def test_parts_in_any_order_make_the_same_weights(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
+    formats = choose(arrays, F32)
+    with PackInParts(tmp_path / "toy.octuor", config, formats, TOKENIZER) as file:
+        for name in reversed(arrays):
+            file.write(name, [arrays[name][:1], arrays[name][1:]])
+        assert open_pack(file.partial).config == config  # it opens before it has its name
+        file.note({"report": "{}"})
+        file.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.octuor"]
+    checkpoint = open_pack(tmp_path / "toy.octuor")
+    assert checkpoint.tokenizer_bytes() == b"the pieces"
+    assert SafetensorsFile(tmp_path / "toy.octuor").metadata["report"] == "{}"
+    for name, x in arrays.items():
+        np.testing.assert_array_equal(checkpoint.get(name).data, x)
+
+
+def test_parts_are_kept_for_the_next_process(tmp_path: Path, config: ModelConfig, arrays: Arrays) -> None:
+    formats, path = choose(arrays, F32), tmp_path / "toy.octuor"
+    with PackInParts(path, config, formats) as file:
+        file.write("embed", [arrays["embed"]])
+    assert not path.exists()
+    with PackInParts(path, config, formats, resume=True) as file:
+        assert file.resumed
+        np.testing.assert_array_equal(open_pack(file.partial).get("embed").data, arrays["embed"])
+    with PackInParts(path, config, formats) as file:
+        assert not file.resumed
+        assert not open_pack(file.partial).get("embed").data.any()

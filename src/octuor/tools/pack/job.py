@@ -92,15 +92,7 @@ def pack(
         resume = _begin(journal, PLANNED, job, tell, stale=PLAN_NAMES)
         words = tokenizer_of(checkpoint)
         with PackInParts(out, checkpoint.config, plan.formats, words, overwrite=overwrite, resume=resume) as file:
-            write_layers(
-                origin,
-                ops,
-                plan.formats,
-                found.importance,
-                file,
-                journal,
-                lambda done, total: step(WRITING, done, total),
-            )
+            _write(origin, ops, plan.formats, found.importance, corpus, quality, file, journal, step)
             written = Source(open_pack(file.partial), ops)
             compared = compare(
                 origin, written, corpus.held_out, found.held_out, lambda done, total: step(COMPARING, done, total)
