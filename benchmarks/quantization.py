@@ -40,7 +40,7 @@ from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.config import ModelConfig
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
-from octuor.quant import BF16, F32, Format
+from octuor.quant import BF16, F32, Q8, Format
 from octuor.quant.feedback import quantize_with_feedback
 from octuor.quant.grouped import LAYOUTS, unpack
 from octuor.quant.int8_exact import GROUP, INPUTS, unpack_q8, untile
@@ -318,6 +318,9 @@ def ours(
             | {BF16.name: 0.0}
             for name, errors in found.losses.items()
         }
+        if peer.n_bytes >= sum(map(Q8.n_bytes, shapes.values())):
+            # Losses that small are under the measurement's noise: nothing goes below q8 to pay for another's bf16.
+            losses = {name: {row: each[row] for row in (Q8.name, BF16.name)} for name, each in losses.items()}
         plan = choose(config, losses, Budget(peer.n_bytes, peer.size))
         weights: dict[str, Weight] = {}
         for name, x in exact.items():
