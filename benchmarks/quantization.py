@@ -40,7 +40,7 @@ from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.config import ModelConfig
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
-from octuor.quant import BF16, F32, Format
+from octuor.quant import BF16, F32, Q8, Format
 from octuor.quant.feedback import quantize_with_feedback
 from octuor.quant.grouped import LAYOUTS, unpack
 from octuor.quant.int8_exact import GROUP, INPUTS, unpack_q8, untile
@@ -140,8 +140,9 @@ def redrawn(weight: Weight) -> F32Array:
 def toy(name: str) -> F32Array:
     """A weight of the toy: Student's t of 5 degrees of freedom, heavy tails as trained weights have.
 
-    Channels differ as in trained models: norms are log-normal with a few of 8 times the size, and so is what embeddings
-    put into the channels; lm_head reads the same. Sizes keep each layer's share of the stream near a trained model's.
+    Channels differ as in trained models: what layers write into them is log-normal in size, six times 8 larger, and
+    norms take half of that back. A layer's experts have most of their weights in common, as where they grew from one,
+    and add a little to the stream: with independent experts every token whose routing changes is another text's.
     """
     rng = np.random.default_rng(list(name.encode()))
     part, d, f = name.rpartition(".")[2], TOY.dim, TOY.hidden_dim
@@ -156,12 +157,15 @@ def toy(name: str) -> F32Array:
         return (np.exp(0.3 * rng.standard_normal(d)) / channels**0.5).astype(np.float32)
     shape = shapes[part]
     x = rng.standard_t(5, shape) * shape[1] ** -0.5
+    if part in ("gate", "up", "down"):
+        common = np.random.default_rng(list((name[: name.index("experts")] + part).encode()))
+        x = 0.5 * x + 0.866 * common.standard_t(5, shape) * shape[1] ** -0.5
     if part == "embed":
-        x = rng.standard_normal(shape) * channels
+        x *= shape[1] ** 0.5
     elif part == "lm_head":
         x *= 2.5
     elif part in ("wo", "down"):
-        x *= channels[:, None]
+        x *= 0.1 * channels[:, None]
     return x.astype(np.float32)
 
 
@@ -244,12 +248,17 @@ def _halves(x: F32Array, heads: int) -> F32Array:
 
 
 class Recorder(NativeOps):
-    """Adds x x^T of every matrix's inputs to `seen`; experts' tokens count by their routing weight squared."""
+    """Adds x x^T of every matrix's inputs to `seen`.
+
+    A token counts by what it makes of an error: over the residual stream's size where the part began, and in experts
+    times its routing weight.
+    """
 
     def __init__(self, threads: int | None) -> None:
         super().__init__(threads=threads)
         self._names: dict[int, str] = {}
         self._leaves: list[Any] = []  # kept, so that no other takes one's id
+        self._size = np.ones((1, 1), dtype=np.float32)
         self.seen: dict[str, NDArray[np.float32]] = {}
 
     def put(self, weight: Weight) -> Any:
@@ -258,15 +267,19 @@ class Recorder(NativeOps):
         self._leaves.append(leaf)
         return leaf
 
+    def rms_norm(self, x: F32Array, weight: F32Array, eps: float) -> F32Array:
+        self._size = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(eps))
+        return super().rms_norm(x, weight, eps)
+
     def linear(self, x: F32Array, weight: Any) -> F32Array:
-        self._see(x, weight)
+        self._see(x if self._names[id(weight)] == "lm_head" else x / self._size, weight)
         return super().linear(x, weight)
 
     def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
         for e, expert in enumerate(experts):
             tokens, rank = np.nonzero(routing.experts == e)
             if len(tokens):
-                share = routing.weights[tokens, rank, None]
+                share = routing.weights[tokens, rank, None] / self._size[tokens]
                 own = np.ascontiguousarray(x[tokens])
                 self._see(own * share, expert.gate)
                 hidden = silu(super().linear(own, expert.gate)) * super().linear(own, expert.up)
@@ -305,6 +318,9 @@ def ours(
             | {BF16.name: 0.0}
             for name, errors in found.losses.items()
         }
+        if peer.n_bytes >= sum(map(Q8.n_bytes, shapes.values())):
+            # Losses that small are under the measurement's noise: nothing goes below q8 to pay for another's bf16.
+            losses = {name: {row: each[row] for row in (Q8.name, BF16.name)} for name, each in losses.items()}
         plan = choose(config, losses, Budget(peer.n_bytes, peer.size))
         weights: dict[str, Weight] = {}
         for name, x in exact.items():

@@ -4,7 +4,8 @@
 //
 // They are decoded 64 rows and some inputs at a time, in the order in which they lie. A format is one struct:
 //   unit(w, first_row, n_rows, from, n, rows)  calls rows(r)(i, codes of the W rows from first_row + r on) for the n
-//                  inputs from + i; n is up to 32, `from` a multiple of it. What rows are beyond n_rows is anything
+//                  inputs from + i; n is up to 32, `from` a multiple of it. What rows are beyond n_rows, and inputs of
+//                  the 32 beyond n, is anything
 //   lines_of(w, first_row, from, n, each)  calls each(address, bytes) for the stretches of memory that they lie in
 //   code(w, row, input), zeros(w, group, first_row, n, to)
 // Layouts: quant/gptq.py and quant/awq.py.
@@ -33,7 +34,7 @@ static inline const uint8_t* line_of(const void* words, int64_t line, int64_t st
 template <int BITS>
 struct Gptq {
     template <class F>
-    static inline void unit(const Matrix& w, int64_t first_row, int64_t n_rows, int64_t from, int64_t n, F rows) {
+    static inline void unit(const Matrix& w, int64_t first_row, int64_t n_rows, int64_t from, int64_t, F rows) {
         const int64_t first_line = from / 32 * BITS, here = least(BITS, ceil_div(w.in * BITS, 32) - first_line);
         alignas(64) uint32_t padded[BITS][ROWS];
         const uint8_t* lines[BITS];
@@ -44,18 +45,12 @@ struct Gptq {
             if (k < here) memcpy(padded[k], lines[k], size_t(n_rows) * 4);
             lines[k] = reinterpret_cast<const uint8_t*>(padded[k]);
         }
-        if (n == 32) unit_codes<true>(lines, n, rows);
-        else unit_codes<false>(lines, n, rows);
-    }
-    template <bool FULL, class F>
-    static inline void unit_codes(const uint8_t* const* lines, int64_t n, F rows) {
         for (int64_t r = 0; r < ROWS; r += W) {
             const auto each = rows(r);
             I32 words[BITS];
             for (int k = 0; k < BITS; k++) words[k] = load_i(lines[k] + r * 4);
 #pragma GCC unroll 32
             for (int i = 0; i < 32; i++) {
-                if (!FULL && i >= n) break;
                 const int k = i * BITS / 32, bit = i * BITS % 32;
                 I32 code = bit ? shift_lanes(words[k], -bit) : words[k];
                 if (bit + BITS > 32) code = either(code, shift_lanes(words[k + 1 < BITS ? k + 1 : k], 32 - bit));
@@ -189,24 +184,29 @@ struct TurnedRows {
         bool is_same = true;
         for (int64_t i = 0; i < n; i++) {
             // A quotient only where the group may change.
-            at[i] = i && !w.beside->groups && (from + i) % 32 && w.beside->group_inputs % 32 == 0
-                        ? at[i - 1]
-                        : group_of(*w.beside, from + i) * ROWS;
+            at[i] = i && !w.beside->groups && w.beside->group_inputs % 32 == 0 ? at[i - 1]
+                                                                                : group_of(*w.beside, from + i) * ROWS;
             is_same = is_same && at[i] == at[0];
         }
         auto number = [](F32 codes, F32 zero, F32 scale) { return rounded(mul(sub(codes, zero), scale), T()); };
         if (is_same)
-            Codes::unit(w, first_row, n_rows, from, n, [=, first = at[0]](int64_t r) {
+            return Codes::unit(w, first_row, n_rows, from, n, [=, first = at[0]](int64_t r) {
                 const F32 zero = load(all_zeros + first + r), scale = load(all_scales + first + r);
                 return [=](int64_t i, F32 codes) { store(to + i * ROWS + r, number(codes, zero, scale)); };
             });
-        else
-            Codes::unit(w, first_row, n_rows, from, n, [=, &at](int64_t r) {
-                return [=, &at](int64_t i, F32 codes) {
-                    const F32 zero = load(all_zeros + at[i] + r), scale = load(all_scales + at[i] + r);
-                    store(to + i * ROWS + r, number(codes, zero, scale));
-                };
-            });
+        plain_codes(from, n, to);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t r = 0; r < ROWS; r += W) {
+                float* here = to + i * ROWS + r;
+                store(here, number(load(here), load(all_zeros + at[i] + r), load(all_scales + at[i] + r)));
+            }
+    }
+
+    // One function for scales of any kind: it is long, all inputs of a unit being unrolled.
+    __attribute__((noinline)) void plain_codes(int64_t from, int64_t n, float* to) const {
+        Codes::unit(w, first_row, n_rows, from, n, [=](int64_t r) {
+            return [=](int64_t i, F32 codes) { store(to + i * ROWS + r, codes); };
+        });
     }
 };
 

@@ -4,6 +4,7 @@
 // DEFINITION  for each group of 16 inputs in turn: choose s for its targets as they are by now; then for j in the group:
 //               q[j] = the nearest to targets[j];  error[j] = weights[j] - D s q[j]
 //               targets[k] += error[j] spread[j][k] for k > j
+//             all this for some D near the one that a search of the targets gives; the D of least loss is kept
 // A vector holds one input of W rows, so no sum runs across lanes and every lane is a row by itself.
 #pragma once
 
@@ -40,6 +41,21 @@ struct NearestOf<Q8> {
 
 static F32 choose_scale(Q8, const float (*)[W], const float*, F32) { return set1(1.0f); }
 
+// Steps of a bfloat16 from the D that the search found: which of them leaves least only rounding itself can say.
+static const int* steps_of(Q8, int* n) {
+    static const int steps[] = {0, 1, 2, 3, 4, 5, 6, -1};
+    return *n = 8, steps;
+}
+template <class Tile>
+static const int* steps_of(Tile, int* n) {
+    static const int steps[] = {0, 3, -3};
+    return *n = 3, steps;
+}
+// 0 and the least numbers stay what they are.
+static inline float stepped(float d, int steps) {
+    return d < 1e-30f ? d : widen(bf16{uint16_t(int(float_bits(d) >> 16) + steps)});
+}
+
 // The s of each lane that loses least on a group's 16 weights under d.
 template <class Tile>
 static F32 choose_scale(Tile, const float (*weights)[W], const float* costs, F32 d) {
@@ -60,15 +76,18 @@ static F32 choose_scale(Tile, const float (*weights)[W], const float* costs, F32
 }
 
 template <class Tile>
-static void round_lanes(Tile, Lanes* lanes, const Feedback& x, F32 d) {
+static F32 round_lanes(Tile, Lanes* lanes, const Feedback& x, F32 d) {
     float(*targets)[W] = lanes->targets;
+    F32 loss = set1(0.0f);
     for (int64_t start = 0; start < INPUTS; start += GROUP) {
         const int64_t end = start + GROUP;
         const F32 s = choose_scale(Tile(), targets + start, x.costs + start, d), scale = mul(s, d);
         store(lanes->scales[start / GROUP], s);
         const typename NearestOf<Tile>::type nearest(s, scale);
         for (int64_t j = start; j < end; j++) {
-            const F32 code = nearest.of(load(targets[j])), error = fnma(code, scale, load(lanes->weights[j]));
+            const F32 target = load(targets[j]), code = nearest.of(target), off = fnma(code, scale, target);
+            const F32 error = fnma(code, scale, load(lanes->weights[j]));
+            loss = fma(mul(off, set1(x.costs[j])), off, loss);
             store(lanes->codes[j], code);
             store(lanes->weights[j], error);
             const float* spread = x.spread + j * INPUTS;
@@ -81,26 +100,41 @@ static void round_lanes(Tile, Lanes* lanes, const Feedback& x, F32 d) {
             store(targets[k], target);
         }
     }
+    return loss;
 }
 
 // W rows from first on, of n_rows that share a tile; those beyond are zeros.
 template <class Tile>
 static void round_rows(Tile, const RoundCall& call, int64_t tile_row, int64_t first, const Feedback& x, uint8_t* tile) {
-    Lanes lanes;
+    Lanes lanes, begun;
     TileRow rows[W] = {};
-    alignas(64) float d[W], target[INPUTS];
+    alignas(64) float d[W], tried[W], loss[W], least_loss[W], target[INPUTS];
     for (int64_t r = 0; r < W; r++) {
         const int64_t row = tile_row + first + r;
         for (int64_t j = 0; j < INPUTS; j++) {
             target[j] = row < call.out ? call.targets[row * INPUTS + j] : 0.0f;
-            lanes.targets[j][r] = target[j];
-            lanes.weights[j][r] = row < call.out ? call.weights[row * INPUTS + j] : 0.0f;
+            begun.targets[j][r] = target[j];
+            begun.weights[j][r] = row < call.out ? call.weights[row * INPUTS + j] : 0.0f;
         }
         rows[r].weights = target, rows[r].importance = x.costs_by_place;
         search<Search<true, true>>(Tile(), &rows[r]);
         d[r] = rows[r].d;
+        least_loss[r] = __builtin_inff();
     }
-    round_lanes(Tile(), &lanes, x, load(d));
+    int n_steps;
+    const int* steps = steps_of(Tile(), &n_steps);
+    for (int i = 0; i < n_steps; i++) {
+        Lanes trial = begun;
+        for (int64_t r = 0; r < W; r++) tried[r] = stepped(d[r], steps[i]);
+        store(loss, round_lanes(Tile(), &trial, x, load(tried)));
+        for (int64_t r = 0; r < W; r++) {
+            if (!(loss[r] < least_loss[r]) && i > 0) continue;
+            least_loss[r] = loss[r], rows[r].d = tried[r];
+            for (int64_t g = 0; g < GROUPS; g++) lanes.scales[g][r] = trial.scales[g][r];
+            for (int64_t j = 0; j < INPUTS; j++)
+                lanes.codes[j][r] = trial.codes[j][r], lanes.weights[j][r] = trial.weights[j][r];
+        }
+    }
     for (int64_t r = 0; r < W; r++) {
         const int64_t row = tile_row + first + r;
         for (int64_t g = 0; g < GROUPS; g++) rows[r].scales[g] = int8_t(lanes.scales[g][r]);

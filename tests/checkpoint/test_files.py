@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from octuor.checkpoint.files import drop_pages, map_file, replacing
+from octuor.checkpoint.files import drop_pages, in_row_order, map_file, replacing, replacing_folder
 from octuor.errors import CheckpointError
 
 Usage = namedtuple("Usage", "total used free")
@@ -119,3 +119,36 @@ def test_drop_pages_leaves_other_arrays_alone() -> None:
     x = np.ones((4096, 4))
     drop_pages(x[1:])
     assert x.sum() == x.size
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (63, 65), (64, 128), (130, 3)])
+def test_matrices_are_put_in_row_order(shape: tuple[int, int]) -> None:
+    x = np.arange(shape[0] * shape[1], dtype=np.uint16).reshape(shape)
+    assert in_row_order(x) is x
+    for strided in (x.T, x[::2], x[:, 1:], x.T[1:], np.stack([x, x]).swapaxes(0, 2), x[:, 0] if x.size else x[0:0, 0]):
+        found = in_row_order(strided)
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, strided)
+
+
+def test_a_folder_that_was_not_finished_is_started_afresh(tmp_path: Path) -> None:
+    (tmp_path / "x.partial").mkdir()
+    (tmp_path / "x.partial" / "old").write_text("half")
+    with replacing_folder(tmp_path / "x", 10, ["mark"], overwrite=False) as folder:
+        (folder / "mark").write_text("whole")
+        assert not (tmp_path / "x").exists()
+    assert [file.name for file in (tmp_path / "x").iterdir()] == ["mark"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_is_filled_if_nothing_of_the_kind_is_there(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with replacing_folder(tmp_path, 10, ["mark"], overwrite=False) as folder:
+        (folder / "mark").write_text("new")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mark", "notes"]
+    with (
+        pytest.raises(CheckpointError, match="found a checkpoint"),
+        replacing_folder(tmp_path, 10, ["mark"], overwrite=False),
+    ):
+        pytest.fail("the block must not run")
+    assert not tmp_path.with_name(tmp_path.name + ".partial").exists()

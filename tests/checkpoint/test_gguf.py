@@ -85,6 +85,13 @@ def test_dense_models(tmp_path: Path) -> None:
     assert_same(checkpoint, values)
 
 
+def test_models_of_the_newer_architecture(tmp_path: Path) -> None:
+    metadata = {key.replace("llama.", "mistral3."): value for key, value in metadata_of(TOY).items()}
+    path = write_file(tmp_path / "x.gguf", metadata | {"general.architecture": "mistral3"}, tensors_of(TOY, VALUES))
+    assert open_checkpoint(path).config == TOY
+    assert_same(open_checkpoint(path))
+
+
 def test_fused_matrices(write: Callable[..., Path]) -> None:
     tensors = tensors_of(TOY, VALUES)
     for n in range(TOY.n_layers):

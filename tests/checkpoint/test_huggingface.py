@@ -148,6 +148,18 @@ def test_an_unknown_quantization_is_named(folder: Any) -> None:
         open_huggingface(path)
 
 
+def test_a_name_of_a_quantizer_s_own(folder: Any, arrays: Arrays) -> None:
+    path = folder()
+    (path / "model.safetensors").rename(path / "gptq_model-4bit-128g.safetensors")
+    assert_holds(path, arrays)
+
+
+def test_an_index_of_a_quantizer_s_own(folder: Any, arrays: Arrays) -> None:
+    path = folder(shards=2)
+    (path / "model.safetensors.index.json").rename(path / "gptq_model-4bit-128g.safetensors.index.json")
+    assert_holds(path, arrays)
+
+
 def test_a_folder_with_other_weights_only(folder: Any) -> None:
     path = folder()
     shutil.copy(path / "model.safetensors", path / "twin.safetensors")

@@ -22,6 +22,7 @@ from octuor.errors import CheckpointError
 from octuor.model import forward, logits
 from octuor.ops.native import NativeOps
 from octuor.ops.reference import ReferenceOps
+from octuor.tools.convert import convert
 from octuor.weights import weight_shapes
 from torch_files import write_torch
 
@@ -157,6 +158,20 @@ def test_transposed_experts_run(
     np.testing.assert_array_equal(found[1], found[3])
 
 
+@pytest.mark.parametrize("format_name", ["f32", "bf16", "q8"])
+def test_transposed_experts_are_converted(
+    tmp_path: Path, theirs: Arrays, stacked: Arrays, params: dict[str, Any], format_name: str
+) -> None:
+    packs = []
+    for layout in ("consolidated.safetensors", "eight parts"):
+        path = tmp_path / layout
+        path.mkdir()
+        write_layout(layout, path, theirs, stacked)
+        (path / "params.json").write_text(json.dumps(params))
+        packs.append(convert(path, path / "x.octuor", format_name).path.read_bytes())
+    assert packs[0] == packs[1]
+
+
 def test_a_dense_model(tmp_path: Path, config: ModelConfig, params: dict[str, Any]) -> None:
     dense = replace(config, n_experts=1, n_experts_per_token=1)
     rng = np.random.default_rng(1)
@@ -183,6 +198,15 @@ def test_rows_change_places_and_back() -> None:
     x = np.arange(3 * 8 * 5, dtype=np.float32).reshape(24, 5)
     np.testing.assert_array_equal(neighbours_from_halves(x, 8), interleaved(x, 8))
     np.testing.assert_array_equal(halves_from_neighbours(interleaved(x, 8), 8), x)
+
+
+def test_what_is_unusual_is_noted(tmp_path: Path, theirs: Arrays, stacked: Arrays, params: dict[str, Any]) -> None:
+    write_layout("eight parts", tmp_path, theirs, stacked)
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    (tmp_path / "tekken.json").write_text("{}")
+    checkpoint = open_checkpoint(tmp_path)
+    assert checkpoint.tokenizer is None
+    assert [note.partition(":")[0] for note in checkpoint.notes] == ["experts' w2 are transposed", "tekken.json"]
 
 
 # ---- which reader --------------------------------------------------------------------------------

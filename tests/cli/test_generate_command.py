@@ -126,3 +126,17 @@ def test_bytes_that_are_no_text(folder: Path) -> None:
     done = octuor("generate", folder / "hi.octuor", stdin=b"a\xff")
     assert (done.code, done.out) == (1, "")
     assert "lone surrogate" in done.err
+
+
+def test_a_limit_of_memory_changes_nothing_but_the_figures() -> None:
+    options = ("--prompt", "Once upon a time", "--max-tokens", "8", "--temperature", "0", "--context", "256")
+    limited = octuor("generate", "--memory", "4GB", "--stats", *options)
+    assert limited.out == octuor("generate", *options).out
+    assert "experts: " in limited.err
+    assert "reading memory" not in limited.err
+
+
+def test_a_limit_that_is_too_small_is_said() -> None:
+    done = octuor("generate", "--memory", "1MB", "--prompt", "x")
+    assert done.code == 1
+    assert "memory: expected at least" in done.err

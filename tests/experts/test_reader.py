@@ -85,3 +85,19 @@ def test_urgent_jobs_go_first_and_others_may_become_urgent(path: Path) -> None:
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="gone: cannot be read"):
         Reader([tmp_path / "gone"])
+
+
+def test_one_of_its_own_threads_may_close_it(path: Path) -> None:
+    """As a garbage collection there does; files stay open until the last thread has ended."""
+    files, closed = Reader([path], threads=3), threading.Event()
+
+    def close(_: Job) -> None:
+        files.close()
+        closed.set()
+
+    files.read(Job([Segment(0, 0, 4096, 0)], memory(4096), close), urgent=True)
+    assert closed.wait(WITHIN_S)
+    for thread in files._threads:
+        thread.join(WITHIN_S)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(files._files[0]._cached)

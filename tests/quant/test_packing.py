@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from octuor.errors import FormatError
 from octuor.quant.packing import round_as, scale_blocks, scale_groups, unpack_bits, widen, wrong_array
@@ -53,7 +56,7 @@ def test_blocks_are_scaled_and_rounded_once(dtype: str, block: tuple[int, int], 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint16])
 def test_rounding_by_bits_is_rounding(dtype: type) -> None:
     """Every scale that is rounded by its bits, and those that are not, times codes of either sign."""
-    scales = np.arange(65536, dtype=np.uint16).view(dtype)[:, None]
+    scales: NDArray[Any] = np.arange(65536, dtype=np.uint16).view(dtype)[:, None]
     with np.errstate(all="ignore"):
         wide = widen(scales)
         is_tame = ((np.abs(wide) >= 2.0**-14) & (np.abs(wide) <= 255))[:, 0]

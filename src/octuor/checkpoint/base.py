@@ -10,9 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from octuor.checkpoint.files import MappedFile
+from octuor.checkpoint.files import MappedFile, in_row_order
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError
 from octuor.weights import Leaf, Weight, Weights, build, weight_shapes
@@ -74,7 +72,7 @@ def contiguous(weight: Weight) -> Weight:
     """The weight with its numbers one after the other, as kernels need them: itself, or a copy in memory."""
     if weight.data.flags.c_contiguous:
         return weight
-    return replace(weight, data=np.ascontiguousarray(weight.data))
+    return replace(weight, data=in_row_order(weight.data))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ December 2023; mlx-examples, mixtral/convert.py
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def open_mistral(path: Path) -> Checkpoint:
 
     tokenizer = find_tokenizer_file(path)
     kind = None if tokenizer is None else tokenizer_kind(tokenizer)
-    return Checkpoint(config, path, READER.name, load, tokenizer, kind, tuple(file.file for file in tensors.files))
+    files = tuple(file.file for file in tensors.files)
+    return Checkpoint(config, path, READER.name, load, tokenizer, kind, files, _notes(path, places, tokenizer))
 
 
 def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Place]:
@@ -123,6 +125,15 @@ def halves_from_neighbours(rows: Array, head_dim: int) -> Array:
 def neighbours_from_halves(rows: Array, head_dim: int) -> Array:
     """The inverse of halves_from_neighbours; a copy."""
     return np.ascontiguousarray(rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:]).swapaxes(1, 2)).reshape(rows.shape)
+
+
+def _notes(path: Path, places: Mapping[str, Place], tokenizer: Path | None) -> tuple[str, ...]:
+    notes = []
+    if any(place.is_transposed for place in places.values()):
+        notes.append("experts' w2 are transposed: they run from copies in memory; `octuor convert` mends it")
+    if tokenizer is None and (path / "tekken.json").is_file():
+        notes.append("tekken.json: a tokenizer that octuor does not read, so there are token ids only")
+    return tuple(notes)
 
 
 def _weight_files(path: Path) -> list[str]:

@@ -56,7 +56,9 @@ def main(
                 print(token.text if has_text else f"{token.id} ", end="", flush=True)
     report: dict[str, Any] = {}
     if stats or as_json:
-        report = _speeds(generation.usage, loaded.bytes_per_token, measure=stats, threads=threads)
+        report = _speeds(
+            generation.usage, loaded.bytes_per_token, measure=stats and memory is None, threads=threads
+        )  # the probe takes a gigabyte
     if as_json:
         usage = {"prompt_tokens": generation.usage.prompt_tokens, "completion_tokens": len(tokens)}
         print(
@@ -120,9 +122,11 @@ def _print_store(stats: StoreStats) -> None:
 
 
 def _print_speeds(report: dict[str, float]) -> None:
-    print(
+    line = (
         f"prompt {report['prompt_tokens_per_s']:.1f} tokens/s, first token after {report['first_token_s']:.2f} s; "
-        f"answer {report['tokens_per_s']:.2f} tokens/s, {report['gb_per_s']:.1f} GB/s of weights, "
-        f"{report['share_of_bandwidth']:.0%} of the {report['read_gb_per_s']:.1f} GB/s that reading memory reaches",
-        file=sys.stderr,
+        f"answer {report['tokens_per_s']:.2f} tokens/s, {report['gb_per_s']:.1f} GB/s of weights"
     )
+    if "share_of_bandwidth" in report:
+        most = f"{report['read_gb_per_s']:.1f} GB/s that reading memory reaches"
+        line += f", {report['share_of_bandwidth']:.0%} of the {most}"
+    print(line, file=sys.stderr)

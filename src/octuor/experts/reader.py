@@ -70,6 +70,7 @@ class Reader:
         self._urgent: deque[Job] = deque()
         self._later: deque[Job] = deque()
         self._is_closed = False
+        self._n_running = threads
         self._threads = [threading.Thread(target=self._run, name="octuor-reader", daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -88,13 +89,20 @@ class Reader:
                 self._urgent.append(job)
 
     def close(self) -> None:
-        """Begin no further reads and end the threads."""
+        """Begin no further reads and end the threads; the last of them closes the files.
+
+        Called from one of them, by a garbage collection there, it does not wait: the others may need what it holds.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
                 thread.join()
+        if not self._threads:
+            self._close_files()
+
+    def _close_files(self) -> None:
         for file in self._files:
             file.close()
 
@@ -111,6 +119,11 @@ class Reader:
             if is_last:
                 job.tell()
             del job, memory, found, error  # an idle thread keeps nothing alive
+        with self._changed:
+            self._n_running -= 1
+            is_last = self._n_running == 0
+        if is_last:
+            self._close_files()
 
     def _next(self) -> tuple[Job, tuple[int, int, Bytes, int]] | None:
         with self._changed:

@@ -132,6 +132,8 @@ class Store:
             self._misses += sum(not slot.is_ready for slot in pending)
             self._in_flight += sum(slot.job is not None for slot in pending)
             for slot in pending:
+                if not slot.pins:
+                    slot.error = None  # of those who waited before
                 if slot.has_memory:
                     self._pin(slot, pinned)
             self._wish(layer, len(chosen))
@@ -249,6 +251,8 @@ class Store:
                 self._fill.clear()
             if self._on_fill is not None and job.error is None:
                 self._on_fill(min(self._read_bytes, self._fill_bytes), self._fill_bytes)
+                if self._read_bytes >= self._fill_bytes:
+                    self._on_fill = None
             self._read_ahead()
             self._changed.notify_all()
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from octuor.errors import FormatError
 from octuor.quant.base import Array, Format, ceil_div
-from octuor.quant.grouped import LAYOUTS, choose_scales, nearest_codes, pack, unpack
+from octuor.quant.grouped import LAYOUTS, Grouped, choose_scales, nearest_codes, pack, unpack
 from octuor.quant.int8_exact import GROUP, GROUPS, INPUTS, ROWS, pack_q8, reciprocal, unpack_q8
+from octuor.quant.plain import from_bf16
 
 F32Array = NDArray[np.float32]
 # targets [out, 256], weights [out, 256], spread [256, 256], costs [256], format -> storage of one column of tiles,
@@ -30,6 +31,8 @@ RoundBlock = Callable[[F32Array, F32Array, F32Array, F32Array, Format], tuple[Ar
 
 DAMPING = 0.02  # of H's mean diagonal, added to it: a text says little of inputs that it hardly uses
 MOST_DAMPING = 10.0
+# Steps of a bfloat16 from the D that a search finds: which of them leaves least, only rounding itself can say.
+STEPS, STEPS_Q8 = (0, 3, -3), (0, 1, 2, 3, 4, 5, 6, -1)
 
 
 def quantize_with_feedback(
@@ -85,29 +88,53 @@ def round_block(
     costs    [256] above 0, how much a squared difference from the target counts
     returns  storage [ceil(out / 64), 1, tile_bytes], errors [out, 256]: weights less what they are rounded to
     """
-    out, targets = len(targets), targets.copy()
+    out, layout = len(targets), LAYOUTS.get(row.name)
     found = row.quantize(targets, costs, thorough=True)
-    layout = LAYOUTS.get(row.name)
     d = (unpack_q8(found)[0] if layout is None else unpack(layout, found)[0]).reshape(-1)  # [rows of tiles]
     s, q = np.ones((len(d), GROUPS), dtype=np.int8), np.zeros((len(d), INPUTS), dtype=np.int8)
-    errors = np.empty_like(targets)
-    for start in range(0, INPUTS, GROUP):
-        group = slice(start, start + GROUP)
-        if layout is not None:
-            s[:out, start // GROUP] = choose_scales(layout, targets[:, group], costs[group], d[:out])
-        own = s[:out, start // GROUP].astype(np.float32)
-        scale = own * d[:out]
-        for j in range(start, start + GROUP):
-            ideal = targets[:, j] * reciprocal(scale)
-            code = np.rint(ideal).clip(-127, 127) if layout is None else nearest_codes(layout, own, ideal)
-            q[:out, j] = code
-            errors[:, j] = weights[:, j] - code * scale
-            targets[:, j + 1 :] += np.outer(errors[:, j], spread[j, j + 1 :])
+    errors, least_loss = np.empty_like(targets), np.full(out, np.inf)
+    searched = d[:out].copy()
+    for steps in STEPS_Q8 if layout is None else STEPS:
+        tried = _stepped(searched, steps)
+        own_s, own_q, own_errors, loss = _round_under(layout, tried, targets, weights, spread, costs)
+        better = loss < least_loss
+        least_loss[better] = loss[better]
+        d[:out][better], errors[better] = tried[better], own_errors[better]
+        s[:out][better], q[:out][better] = own_s[better], own_q[better]
     tall = ceil_div(out, ROWS)
     d16 = (d.view(np.uint32) >> np.uint32(16)).astype(np.uint16).reshape(tall, 1, ROWS)
     codes = q.reshape(tall, 1, ROWS, INPUTS)
     storage = pack_q8(d16, codes) if layout is None else pack(layout, d16, s.reshape(tall, 1, ROWS, GROUPS), codes)
     return storage, errors
+
+
+def _round_under(
+    layout: Grouped | None, d: F32Array, targets: F32Array, weights: F32Array, spread: F32Array, costs: F32Array
+) -> tuple[NDArray[np.int8], NDArray[np.int8], F32Array, F32Array]:
+    """s [out, 16], q [out, 256], errors [out, 256] and the loss of each row under d [out]; no layout: q8."""
+    targets, out = targets.copy(), len(targets)
+    s, q = np.ones((out, GROUPS), dtype=np.int8), np.empty((out, INPUTS), dtype=np.int8)
+    errors, loss = np.empty_like(targets), np.zeros(out, dtype=np.float32)
+    for start in range(0, INPUTS, GROUP):
+        group = slice(start, start + GROUP)
+        if layout is not None:
+            s[:, start // GROUP] = choose_scales(layout, targets[:, group], costs[group], d)
+        own = s[:, start // GROUP].astype(np.float32)
+        scale = own * d
+        for j in range(start, start + GROUP):
+            ideal = targets[:, j] * reciprocal(scale)
+            code = np.rint(ideal).clip(-127, 127) if layout is None else nearest_codes(layout, own, ideal)
+            q[:, j] = code
+            loss += costs[j] * np.square(targets[:, j] - code * scale)
+            errors[:, j] = weights[:, j] - code * scale
+            targets[:, j + 1 :] += np.outer(errors[:, j], spread[j, j + 1 :])
+    return s, q, errors, loss
+
+
+def _stepped(d: F32Array, steps: int) -> F32Array:
+    """So many steps of a bfloat16 away; 0 and the least numbers stay what they are."""
+    moved = from_bf16(((d.view(np.uint32) >> np.uint32(16)).astype(np.int32) + steps).astype(np.uint16))
+    return np.where(d < 1e-30, d, moved)
 
 
 def _width(hessian: NDArray[np.floating], inputs: int) -> int:

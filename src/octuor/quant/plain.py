@@ -38,11 +38,11 @@ def rounded(x: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
 
 
 def _dequantize_bf16(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return from_bf16(data).reshape(shape)
+    return np.ascontiguousarray(from_bf16(data)).reshape(shape)
 
 
 def _as_f32(data: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    return np.asarray(data, dtype=np.float32).reshape(shape)
+    return np.ascontiguousarray(data, dtype=np.float32).reshape(shape)
 
 
 def _same(x: NDArray[np.float32]) -> Array:

@@ -185,8 +185,6 @@ class EngineCollector(Collector):
     def _stores(self, engines: Mapping[str, EngineStats]) -> Iterator[Metric]:
         """Of models under a limit of memory."""
         stores = {model: stats.store for model, stats in engines.items() if stats.store is not None}
-        if not stores:
-            return
         for name, what, value in STORE_COUNTERS:
             counter = CounterMetricFamily(f"{PREFIX}{name}", what, labels=["model_name"])
             for model, stats in stores.items():

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.checkpoint.base import Checkpoint
-from octuor.checkpoint.files import drop_pages
+from octuor.checkpoint.files import drop_pages, in_row_order
 from octuor.checkpoint.open import open_checkpoint
 from octuor.checkpoint.pack import TokenizerFile, write_pack
 from octuor.config import ModelConfig
@@ -106,13 +106,14 @@ class WeightStream:
 
         Raises CheckpointError where a weight is not finite, or too large for the target, naming the row.
         """
-        first_row = 0
-        for block in row_blocks(self.checkpoint.get(name)):
+        first_row, before = 0, self.done
+        weight = self.checkpoint.get(name)
+        for block in row_blocks(weight):
             yield convert_block(block, first_row, target, self._quantize, self._dequantize)
             for array in (block.data, *block.parts.values()):
                 drop_pages(array)
             first_row += block.shape[0]
-            self.done += block.nbytes
+            self.done = before + weight.nbytes * first_row // weight.shape[0]  # a block may share arrays with others
             if self._progress is not None:
                 self._progress(self.done, self._total)
 
@@ -166,7 +167,7 @@ def convert_block(block: Weight, first_row: int, target: Format, quantize: Quant
     if isinstance(stored, Format) and stored.is_tiled and target == stored:
         return block.data
     # Plain numbers are read as they lie; what is stored otherwise is float32 on the way.
-    numbers, plain = (block.data, stored) if stored in (F32, F16, BF16) else (dequantize(block), F32)
+    numbers, plain = (in_row_order(block.data), stored) if stored in (F32, F16, BF16) else (dequantize(block), F32)
     if (row := _first_bad_row(numbers, plain)) is not None:
         raise CheckpointError(
             f"{block.name}: expected finite weights, found NaN or infinity in row {first_row + row}; "

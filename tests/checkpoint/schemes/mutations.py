@@ -13,6 +13,7 @@ from octuor.checkpoint.huggingface import places_of
 from octuor.config import ModelConfig
 from octuor.weights import weight_shapes
 from packed import awq, compressed, float8_blocks, gptq
+from packed_blocks import FOLDERS
 
 TINY = ModelConfig(
     dim=16, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=8, hidden_dim=24, vocab_size=20, n_experts=2, max_seq_len=64
@@ -61,13 +62,15 @@ SCHEMES: dict[str, tuple[dict[str, Any], Any]] = {
         lambda shape: compressed(shape, 4, 8, symmetric=False, order=True),
     ),
     "fp8": ({"quant_method": "fp8", "weight_block_size": [16, 32]}, float8_blocks),
+    **FOLDERS,
 }
 
 
 def sound(scheme: str) -> Quantized:
     """The folder before damage."""
     settings, make = SCHEMES[scheme]
-    return quantize(_plain(), SETTINGS, deepcopy(settings), make)
+    byte = "U8" if scheme in FOLDERS else "F8_E4M3"
+    return quantize(_plain(), SETTINGS, deepcopy(settings), make, byte)
 
 
 def damage(folder: Quantized, rng: np.random.Generator) -> None:

@@ -138,11 +138,11 @@ def test_changed_bytes_of_a_quant_state_are_refused_or_read(tmp_path: Path) -> N
     golden = read_arrays(GOLDEN, "nf4-nested")
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(200):
+    for _ in range(60):
         state = golden[STATE].copy()
         state[rng.integers(len(state))] = rng.integers(256)
         try:
             numbers_of(tmp_path, golden | {STATE: state}, SHAPES["nf4-nested"])
         except OctuorError:
             refused += 1
-    assert refused > 100
+    assert refused > 30

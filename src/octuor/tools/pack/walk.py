@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from octuor import model
 from octuor.batch import Batch, whole
-from octuor.checkpoint.base import Checkpoint
+from octuor.checkpoint.base import Checkpoint, contiguous
 from octuor.checkpoint.files import drop_pages
 from octuor.errors import CheckpointError
 from octuor.ops import Ops, Routing
@@ -38,7 +38,7 @@ class Source:
 
     def leaf(self, name: str) -> Leaf:
         """A leaf over the mapped file; of a format that the kernels do not run, over a copy."""
-        return self.ops.put(self.weight(name))
+        return self.ops.put(contiguous(self.weight(name)))
 
     def release(self, *names: str) -> None:
         """Let the pages of weights go that have been used."""
