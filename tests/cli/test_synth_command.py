@@ -31,7 +31,7 @@ def test_synth_then_info_then_generate(tmp_path: Path) -> None:
     assert open_checkpoint(out).config == replace(TINY, n_layers=3)
     told = json.loads(octuor("info", out, "--json").out)
     assert told["tokenizer"] is None
-    assert set(told["formats"]) == {"q8", "f32"}
+    assert {name for part in told["parts"] for name in part["formats"]} == {"q8", "f32"}
     generated = octuor("generate", out, "--ids", "1 2 3", "--max-tokens", 5, "--seed", 0)
     assert (generated.code, len(generated.out.split())) == (0, 5)
 
