@@ -318,9 +318,6 @@ def ours(
             | {BF16.name: 0.0}
             for name, errors in found.losses.items()
         }
-        if peer.n_bytes >= sum(map(Q8.n_bytes, shapes.values())):
-            # Losses that small are under the measurement's noise: nothing goes below q8 to pay for another's bf16.
-            losses = {name: {row: each[row] for row in (Q8.name, BF16.name)} for name, each in losses.items()}
         plan = choose(config, losses, Budget(peer.n_bytes, peer.size))
         weights: dict[str, Weight] = {}
         for name, x in exact.items():

@@ -79,6 +79,14 @@ def test_what_counts_more_gets_more() -> None:
     assert mean[1] > mean[0] + 24  # a bit for each matrix
 
 
+def test_nothing_goes_below_q8_to_pay_for_more_than_q8() -> None:
+    wide = {name: rows | {"bf16": rows["q8"] / 2} for name, rows in losses(SMALL).items()}
+    plan = choose(SMALL, wide, bits_budget(SMALL, 8.5))
+    used = {plan.formats[name].name for name in quantized(SMALL)}
+    assert used == {"q8", "bf16"}
+    assert plan.bits <= 8.5
+
+
 def test_bits_that_are_too_few() -> None:
     with pytest.raises(RequestError, match=r"bits: expected at least 2\.\d+ .*attention in q4.*found 2;") as caught:
         bits_budget(MIXTRAL_8X7B, 2.0)

@@ -19,6 +19,8 @@ from octuor.weights import weight_shapes
 # of one matrix at a time do not see all of that. embed and lm_head need no floor: what they cost is measured whole.
 LEAST, LEAST_ATTENTION = "q2", "q4"
 ATTENTION = ("wq", "wk", "wv", "wo")
+# Losses of q8 and more are smaller than what they are measured with: where q8 for all fits, nothing goes below it.
+PRECISE = "q8"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ def choose(config: ModelConfig, losses: Mapping[str, Errors], budget: Budget) ->
     shapes = quantized(config)
     names = list(shapes)
     options = [[find_format(name) for name in losses[matrix]] for matrix in names]
+    precise = find_format(PRECISE)
+    if sum(precise.n_bytes(shape) for shape in shapes.values()) <= budget.n_bytes:
+        options = [[row for row in rows if row.bits >= precise.bits] or rows for rows in options]
     items = [
         [Choice(row.n_bytes(shapes[matrix]), losses[matrix][row.name]) for row in rows]
         for matrix, rows in zip(names, options, strict=True)
