@@ -40,7 +40,7 @@ from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.config import ModelConfig
 from octuor.ops import Routing
 from octuor.ops.native import NativeOps
-from octuor.quant import BF16, F32, Q8, Format
+from octuor.quant import BF16, F32, Format
 from octuor.quant.feedback import quantize_with_feedback
 from octuor.quant.grouped import LAYOUTS, unpack
 from octuor.quant.int8_exact import GROUP, INPUTS, unpack_q8, untile
