@@ -24,8 +24,9 @@ from octuor.quant.base import Array
 from octuor.weights import Weight, weight_shapes
 
 SUFFIX = ".gguf"
-_TOP = {"embed": "token_embd.weight", "norm": "output_norm.weight", "lm_head": "output.weight"}
-_PARTS = {
+# Canonical names, and those of files, after "blk.N." for a layer's parts.
+TOP = {"embed": "token_embd.weight", "norm": "output_norm.weight", "lm_head": "output.weight"}
+PARTS = {
     "attention_norm": "attn_norm.weight",
     "wq": "attn_q.weight",
     "wk": "attn_k.weight",
@@ -63,10 +64,10 @@ def open_gguf(path: Path) -> Checkpoint:
     """Map a file, or all shards of one of them. Raises CheckpointError if it is damaged, or no model that we run."""
     shards = open_shards(path)
     first = shards.files[0]
-    embed = shards.holders.get(_TOP["embed"])
+    embed = shards.holders.get(TOP["embed"])
     if embed is None:
-        raise CheckpointError(f"{path}: expected a tensor {_TOP['embed']}, found none; is it a language model's file?")
-    config = read_config(first, vocab_size=embed.tensors[_TOP["embed"]].shape[0])
+        raise CheckpointError(f"{path}: expected a tensor {TOP['embed']}, found none; is it a language model's file?")
+    config = read_config(first, vocab_size=embed.tensors[TOP["embed"]].shape[0])
     shapes = dict(weight_shapes(config))
     places = _find_places(config, shapes, shards.holders, path)
 
@@ -85,14 +86,14 @@ def open_gguf(path: Path) -> Checkpoint:
 
 def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Place]:
     """Where files may hold a canonical weight."""
-    if name in _TOP:
-        places = [Place(_TOP[name], shape)]
-        return [*places, Place(_TOP["embed"], shape)] if name == "lm_head" else places
+    if name in TOP:
+        places = [Place(TOP[name], shape)]
+        return [*places, Place(TOP["embed"], shape)] if name == "lm_head" else places
     _, layer, part, *rest = name.split(".")
     at = f"blk.{layer}."
     if part == "experts":
         return _expert_places(at, int(rest[0]), rest[1], shape, config)
-    places = [Place(at + _PARTS[part], shape)]
+    places = [Place(at + PARTS[part], shape)]
     if part in ("wq", "wk", "wv"):
         q, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         rows = {"wq": slice(0, q), "wk": slice(q, q + kv), "wv": slice(q + kv, None)}[part]

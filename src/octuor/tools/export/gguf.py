@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from octuor.checkpoint.gguf import PARTS, TOP
 from octuor.checkpoint.mistral import neighbours_from_halves
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError
@@ -35,16 +36,6 @@ _BLOCK = 32  # of q8_0
 _AT_ONCE = 8192  # blocks, so that what lies between two steps stays in a core's cache
 _TYPES = {"f32": gguf_file.F32, "f16": gguf_file.F16, "bf16": gguf_file.BF16, "q8_0": gguf_file.Q8_0}
 _ROWS: dict[TensorType, Format] = {gguf_file.F32: F32, gguf_file.F16: F16, gguf_file.BF16: BF16, gguf_file.Q8_0: F32}
-_TOP = {"embed": "token_embd.weight", "norm": "output_norm.weight", "lm_head": "output.weight"}
-_PARTS = {
-    "attention_norm": "attn_norm.weight",
-    "wq": "attn_q.weight",
-    "wk": "attn_k.weight",
-    "wv": "attn_v.weight",
-    "wo": "attn_output.weight",
-    "moe_norm": "ffn_norm.weight",
-    "router": "ffn_gate_inp.weight",
-}
 
 
 def export_gguf(stream: WeightStream, out: Path, format_name: str, overwrite: bool) -> int:
@@ -73,12 +64,12 @@ def tensor_members(config: ModelConfig) -> dict[str, list[str]]:
     """GGUF's tensor names, in file order, each with the canonical weights that it holds one after the other."""
     members: dict[str, list[str]] = {}
     for name, _ in weight_shapes(config):
-        if name in _TOP:
-            members[_TOP[name]] = [name]
+        if name in TOP:
+            members[TOP[name]] = [name]
             continue
         _, layer, part, *rest = name.split(".")
         if part != "experts":
-            members[f"blk.{layer}.{_PARTS[part]}"] = [name]
+            members[f"blk.{layer}.{PARTS[part]}"] = [name]
         else:
             suffix = "" if config.is_dense else "_exps"
             members.setdefault(f"blk.{layer}.ffn_{rest[1]}{suffix}.weight", []).append(name)
