@@ -3,7 +3,7 @@
 import pytest
 
 from octuor.errors import RequestError
-from octuor.units import format_bytes, parse_bytes
+from octuor.units import count, format_bytes, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,10 @@ def test_writing() -> None:
         "27.54 MB",
         "46.70 GB",
         "2.00 TB",
+    ]
+    assert [count(n) for n in (9, 3330, 36_450_000, 46_700_000_000)] == [
+        "9",
+        "3.33 thousand",
+        "36.45 million",
+        "46.70 billion",
     ]

@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them: 16GiB, 500 MB, 1.5G; plain numbers are bytes."""
+"""Amounts as people write them: of memory, 16GiB, 500 MB, 1.5G, where plain numbers are bytes; and large counts."""
 
 from __future__ import annotations
 
@@ -30,3 +30,11 @@ def format_bytes(n_bytes: float) -> str:
         if n_bytes >= size:
             return f"{n_bytes / size:.2f} {unit}"
     return f"{int(n_bytes)} bytes"
+
+
+def count(n: int) -> str:
+    """A number of weights for people: 46.70 billion, 36.45 million, 3.33 thousand."""
+    for word, size in (("billion", 1e9), ("million", 1e6), ("thousand", 1e3)):
+        if n >= size:
+            return f"{n / size:.2f} {word}"
+    return str(n)

@@ -53,7 +53,7 @@ def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from octuor.units import format_bytes
+    from octuor.units import count, format_bytes
 
     config, machine = report["config"], report["machine"]
     console = Console()
@@ -73,7 +73,7 @@ def _print(report: dict[str, Any]) -> None:
         "Model",
         [
             ("source", f"{report['source']} ({report['kind']})"),
-            ("parameters", f"{_count(report['params'])}, {_count(report['active_params'])} a token"),
+            ("parameters", f"{count(report['params'])}, {count(report['active_params'])} a token"),
             ("layers", f"{config['n_layers']} of dim {config['dim']}, hidden {config['hidden_dim']}, {experts}"),
             ("attention", f"{config['n_heads']} heads over {config['n_kv_heads']} of {config['head_dim']}{window}"),
             ("context", f"{config['max_seq_len']} tokens, vocabulary {config['vocab_size']}"),
@@ -104,12 +104,12 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _part(row: dict[str, Any]) -> tuple[str, str]:
-    from octuor.units import format_bytes
+    from octuor.units import count, format_bytes
 
     formats = " and ".join(row["formats"])
     return row[
         "name"
-    ], f"{formats}, {row['bits']:.2f} bits, {_count(row['n_weights'])} weights, {format_bytes(row['n_bytes'])}"
+    ], f"{formats}, {row['bits']:.2f} bits, {count(row['n_weights'])} weights, {format_bytes(row['n_bytes'])}"
 
 
 def _cores(machine: dict[str, Any]) -> str:
@@ -120,9 +120,3 @@ def _cores(machine: dict[str, Any]) -> str:
     if machine["quota"] is not None:
         parts.append(f"time for {machine['quota']:g} of them")
     return ", ".join(parts)
-
-
-def _count(n: int) -> str:
-    if n < 1e6:
-        return f"{n / 1e3:.2f} thousand"
-    return f"{n / 1e9:.2f} billion" if n >= 1e9 else f"{n / 1e6:.2f} million"

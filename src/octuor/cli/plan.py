@@ -46,12 +46,13 @@ def main(
 def _print(plan: Plan) -> None:
     from rich.console import Console
 
-    from octuor.units import format_bytes
+    from octuor.units import count, format_bytes
 
     console = Console(highlight=False, soft_wrap=True)
     config, limits = plan.subject.config, plan.limits
-    console.print(f"{plan.subject.name}: {config.n_params / 1e9:.2f} billion parameters, ", end="")
-    console.print(f"{config.n_active_params / 1e9:.2f} billion a token")
+    console.print(
+        f"{plan.subject.name}: {count(config.n_params)} parameters, {count(config.n_active_params)} of them a token"
+    )
     console.print(
         f"memory {format_bytes(limits.memory)}, context {limits.context}, {limits.batch} at once; "
         f"memory reads {plan.rates.read_gb_per_s:.0f} GB/s{_disk(plan)}"

@@ -57,6 +57,18 @@ def test_a_pack_that_fits_is_run() -> None:
     assert command == "octuor chat 'my model' --context 4096 --memory 28610MiB"
 
 
+def test_a_checkpoint_that_fits_is_run_too_and_a_faster_format_named() -> None:
+    text, command = advice(30, Stored("GGUF", {"gguf-q4_k": 26 * 10**9}, Path("my model")))
+    assert "as it is" in text
+    assert command == "octuor chat 'my model' --context 4096 --memory 28610MiB"
+    rates = Rates({"bf16": replace(RATE, answer_s=0.012), "q8": replace(RATE, answer_s=0.006)}, 50.0, None)
+    limits = Limits(100 * 10**9, 4096)
+    stored = stored_choice(MIXTRAL_8X7B, {"bf16": 93 * 10**9}, limits, rates)
+    subject = Subject("my model", MIXTRAL_8X7B, Stored("Hugging Face", {"bf16": 93 * 10**9}, Path("my model")))
+    text, _ = recommend(subject, limits, stored, format_choices(MIXTRAL_8X7B, limits, rates))
+    assert "`octuor convert --format q8` would make it answer 2.0 times as fast" in text
+
+
 def test_little_memory_streams_and_none_is_said() -> None:
     text, command = advice(8)
     assert "of the experts in memory" in text

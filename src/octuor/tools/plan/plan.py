@@ -18,6 +18,7 @@ from octuor.units import format_bytes
 MEASURED = ("bf16", "q8", "q6", "q5", "q4", "q3", "q2")
 DEFAULT_CONTEXT = 4096
 HEADROOM = 1 << 30  # left to the system where the user names no memory
+MUCH_FASTER = 1.3  # times
 COMFORTABLE = 4.0  # answer tokens/s: about as fast as one reads
 CONTEXTS = (1024, 4096, 8192, 32768)
 
@@ -76,9 +77,10 @@ def recommend(
     """What to do, and the command for it; None where nothing fits."""
     name, memory = shlex.quote(subject.name), f"--memory {limits.memory >> 20}MiB"
     runs = f"--context {limits.context} {memory}"
-    if subject.is_pack and stored is not None and stored.how == "resident":
-        return f"it fits in memory as it is ({format_bytes(stored.use.total)})", f"octuor chat {name} {runs}"
     low_bit = [row for row in choices if row.name.startswith("q")]
+    if stored is not None and stored.how == "resident":
+        text = f"it fits in memory as it is ({format_bytes(stored.use.total)}){_faster(stored, low_bit[0])}"
+        return text, f"octuor chat {name} {runs}"
     out = f"{Path(subject.name).name.removesuffix('.octuor') or 'model'}.octuor"
     source = "YOUR-CHECKPOINT" if subject.stored is None else name
     pack = f"octuor pack {source} {shlex.quote(out)} {memory} --context {limits.context}"
@@ -108,6 +110,14 @@ def recommend(
         f"nothing fits: {least.name}, the smallest, takes {format_bytes(needed)}; give more memory or less context",
         None,
     )
+
+
+def _faster(stored: Choice, other: Choice) -> str:
+    """A word on another format, where it would answer much faster."""
+    if stored.answer is None or other.answer is None or other.answer < MUCH_FASTER * stored.answer:
+        return ""
+    ratio = other.answer / stored.answer
+    return f"; `octuor convert --format {other.name}` would make it answer {ratio:.1f} times as fast"
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
