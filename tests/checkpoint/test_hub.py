@@ -12,31 +12,85 @@ import pytest
 from huggingface_hub import errors
 
 from octuor.checkpoint import open_checkpoint
-from octuor.checkpoint.hub import download
+from octuor.checkpoint.hub import download, find_model
+from octuor.checkpoint.open import is_hub_id
 from octuor.errors import CheckpointError
 
 REPO = "mistralai/Mixtral-8x7B-Instruct-v0.1"
 
 
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", Mock(side_effect=ConnectionError("no network")))
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, folder: Path, files: list[str], model: str = REPO) -> tuple[Path, set[str]]:
+    """What is returned, and which of a repository's files are downloaded."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_: files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _, **kw: asked.update(kw) or str(folder))
+    found = download(model)
+    return found, {name for name in files if any(fnmatch(name, each) for each in asked["allow_patterns"])}
+
+
 def test_a_download_is_opened(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, too, where it is in the cache."""
     path = folder()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _, **__: str(path))
     assert open_checkpoint(REPO).source == path
 
 
-def test_only_what_is_read_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _, **kw: asked.update(kw) or str(tmp_path))
-    assert download(REPO) == tmp_path
+SMALL = ["config.json", "params.json", "tokenizer.model", "tokenizer.model.v3"]
 
-    def wanted(file: str) -> bool:
-        allowed = any(fnmatch(file, pattern) for pattern in asked["allow_patterns"])
-        return allowed and not any(fnmatch(file, pattern) for pattern in asked["ignore_patterns"])
 
-    for file in ("config.json", "model-00001-of-00019.safetensors", "model.safetensors.index.json", "tokenizer.model"):
-        assert wanted(file), file
-    for file in ("consolidated.00.pt", "consolidated.safetensors", "pytorch_model.bin", "README.md"):
-        assert not wanted(file), file
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [
+        (
+            ["model-00001-of-00019.safetensors", "model.safetensors.index.json"],
+            ["consolidated.00.pt", "consolidated.safetensors", "pytorch_model.bin"],
+        ),
+        (["gptq_model-4bit-128g.safetensors", "quantize_config.json"], ["README.md"]),
+        (["consolidated-00001-of-00002.safetensors"], ["consolidated.00.pt"]),
+        (["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"], ["consolidated.00.pth"]),
+        (["consolidated.00.pth"], ["README.md"]),
+        (["weights.safetensors"], ["README.md"]),
+        (["qmodel.pt"], ["README.md"]),
+    ],
+)
+def test_only_what_is_read_is_downloaded(
+    taken: list[str], left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, names = ask(monkeypatch, tmp_path, [*SMALL, *taken, *left, "README.md"])
+    assert found == tmp_path
+    assert names == {*SMALL, *taken}
+
+
+GGUF = ["m.Q4_K_M.gguf", "m.Q4_K_S.gguf", "m.Q8_0-00001-of-00002.gguf", "m.Q8_0-00002-of-00002.gguf"]
+
+
+def test_one_of_the_gguf_files_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(monkeypatch, tmp_path, GGUF, f"{REPO}:q4_k_m") == (tmp_path / GGUF[0], {GGUF[0]})
+    assert ask(monkeypatch, tmp_path, GGUF, f"{REPO}:Q8_0") == (tmp_path / GGUF[2], {GGUF[2], GGUF[3]})
+    assert ask(monkeypatch, tmp_path, GGUF[:1]) == (tmp_path / GGUF[0], {GGUF[0]})
+    for name, message in (
+        (REPO, "found 3 of m.Q4_K_M.gguf"),
+        (f"{REPO}:Q4", "found 2 of"),
+        (f"{REPO}:Q2", "found 0 of"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"{message}.*name one, as in {REPO}:Q4_K_M"):
+            ask(monkeypatch, tmp_path, GGUF, name)
+
+
+def test_gguf_files_are_not_looked_at_by_their_headers() -> None:
+    with pytest.raises(CheckpointError, match="download the file you want and name it"):
+        find_model(f"{REPO}:Q4_K_M")
+
+
+def test_a_gguf_file_is_a_hub_id_too() -> None:
+    assert is_hub_id(f"{REPO}:Q4_K_M")
+    assert not is_hub_id("folder/model.gguf")
+    assert not is_hub_id("a/b/c")
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from octuor.checkpoint.tensors import DTYPES
 from octuor.errors import CheckpointError
 
-PATTERNS = ["*.safetensors", "*.json", "tokenizer.model*"]
-# Mistral's own copy of the same weights, which would double the download
-IGNORED = ["consolidated*"]
+# Beside the weights: configs, quantizers' settings, tokenizers.
+SMALL = ["*.json", "tokenizer.model*"]
+# Which of a repository's weights are downloaded: the first kind that it has, for many hold the same weights twice.
+KINDS = (
+    ["model*.safetensors", "*gptq*.safetensors", "*awq*.safetensors", "output*.safetensors"],
+    ["consolidated*.safetensors"],
+    ["pytorch_model*.bin"],
+    ["consolidated*.pt", "consolidated*.pth"],
+    ["*.safetensors"],
+    ["qmodel.pt"],
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,12 @@ def find_model(repo_id: str) -> HubModel:
     from huggingface_hub import HfApi, errors, hf_hub_download
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
+    others = CheckpointError(
+        f"{repo_id}: expected config.json and safetensors files on the Hub, found others; "
+        "download the file you want and name it"
+    )
+    if ":" in repo_id:  # a GGUF file
+        raise others
     with _explained(repo_id):
         try:
             config = Path(hf_hub_download(repo_id, "config.json")).read_bytes()
@@ -44,26 +60,73 @@ def find_model(repo_id: str) -> HubModel:
             finally:
                 enable_progress_bars()
         except (errors.EntryNotFoundError, errors.NotASafetensorsRepoError) as error:
-            raise CheckpointError(
-                f"{repo_id}: expected config.json and safetensors files on the Hub, found others; "
-                "download the file you want and name it"
-            ) from error
+            raise others from error
     widths = {name: dtype.itemsize for name, dtype in DTYPES.items()}
     return HubModel(
         config, {name.lower(): count * widths.get(name, 1) for name, count in found.parameter_count.items()}
     )
 
 
-def download(repo_id: str) -> Path:
-    """The folder that holds the model `org/name`, downloaded unless it is in huggingface_hub's cache.
+def download(model: str) -> Path:
+    """What holds the model `org/name`, downloaded unless it is in huggingface_hub's cache: its folder.
+
+    model  `org/name:Q4_K_M` takes the GGUF file, or its shards, with these letters in the name, and returns the first
 
     Progress, resuming, the cache's place and access tokens are huggingface_hub's own.
-    Raises CheckpointError if the model is not there, needs a login, or cannot be reached.
+    Raises CheckpointError if the model is not there, needs a login, or cannot be reached, and where a repository has
+    GGUF files of which none, or more than one, is named.
     """
     from huggingface_hub import snapshot_download
 
+    repo_id, _, wanted = model.partition(":")
     with _explained(repo_id):
-        return Path(snapshot_download(repo_id, allow_patterns=PATTERNS, ignore_patterns=IGNORED))
+        names = _file_names(repo_id)
+        if wanted or _is_gguf_only(names):
+            chosen = _choose_gguf(repo_id, names, wanted)
+            folder = Path(snapshot_download(repo_id, allow_patterns=chosen))
+            return folder / chosen[0]
+        return Path(snapshot_download(repo_id, allow_patterns=[*_weights(names), *SMALL]))
+
+
+def _file_names(repo_id: str) -> list[str]:
+    """Files of a repository; none where there is no network, for the model may be in the cache all the same."""
+    from huggingface_hub import HfApi, errors
+
+    try:
+        return sorted(HfApi().list_repo_files(repo_id))
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError):
+        raise
+    except (OSError, errors.HfHubHTTPError.__bases__[0]):
+        return []
+
+
+def _weights(names: Sequence[str]) -> list[str]:
+    """Patterns of the weights to take; all kinds where the names are not known."""
+    for patterns in KINDS:
+        if any(fnmatch(name, pattern) for name in names for pattern in patterns):
+            return patterns
+    return [pattern for patterns in KINDS for pattern in patterns]
+
+
+def _is_gguf_only(names: Sequence[str]) -> bool:
+    has_weights = any(fnmatch(name, pattern) for name in names for patterns in KINDS for pattern in patterns)
+    return not has_weights and any(name.endswith(".gguf") for name in names)
+
+
+def _choose_gguf(repo_id: str, names: Sequence[str], wanted: str) -> list[str]:
+    """The one GGUF file whose name has these letters, with all its shards."""
+    files = [name for name in names if name.endswith(".gguf")]
+    models: dict[str, list[str]] = {}
+    for name in files:
+        if wanted.lower() in name.lower():
+            models.setdefault(re.sub(r"-\d{5}-of-\d{5}(?=\.gguf$)", "", name), []).append(name)
+    if len(models) != 1:
+        found = ", ".join(files[:6]) + (", ..." if len(files) > 6 else "")
+        raise CheckpointError(
+            f"{repo_id}: expected one GGUF file with {wanted!r} in its name, found {len(models)} of "
+            f"{found or 'none'}; name one, as in {repo_id}:Q4_K_M"
+        )
+    return next(iter(models.values()))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Which reader opens a path or a Hugging Face Hub id: one list, asked in order.
 
 1. A path that exists is opened from disk and never looked up on the Hub, whatever its name.
-2. A name `org/model` that is no path here, without a file's suffix, is a Hub id: downloaded, then opened.
+2. A name `org/model` that is no path here, without a file's suffix, is a Hub id: downloaded, then opened. So is
+   `org/model:Q4_K_M`, one of a repository's GGUF files.
 3. Anything else is an error that says what was looked for.
 """
 
@@ -16,7 +17,7 @@ from octuor.errors import CheckpointError
 
 READERS: tuple[Reader, ...] = (pack.READER, gguf.READER, mistral.READER, huggingface.READER)
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 _FILE_SUFFIXES = (".octuor", ".safetensors", ".json", ".gguf", ".pt", ".pth", ".bin")
 
 
@@ -42,7 +43,7 @@ def open_checkpoint(path_or_id: str | Path) -> Checkpoint:
 
 def is_hub_id(text: str) -> bool:
     """Whether a text that is no path here may name a model on the Hub."""
-    return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(_FILE_SUFFIXES)
+    return _HUB_ID.fullmatch(text) is not None and not text.partition(":")[0].lower().endswith(_FILE_SUFFIXES)
 
 
 def _found(path: Path) -> str:
