@@ -92,11 +92,12 @@ def _file_names(repo_id: str) -> list[str]:
     """Files of a repository; none where there is no network, for the model may be in the cache all the same."""
     from huggingface_hub import HfApi, errors
 
+    transport_error = _transport_error()
     try:
         return sorted(HfApi().list_repo_files(repo_id))
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
         raise
-    except (OSError, errors.HfHubHTTPError.__bases__[0]):
+    except (OSError, transport_error):
         return []
 
 
@@ -134,9 +135,7 @@ def _explained(repo_id: str) -> Iterator[None]:
     """Failures of the Hub as CheckpointErrors that say what to do."""
     from huggingface_hub import errors
 
-    # the HTTP library's own, whichever this version uses
-    transport_error: type[BaseException] = errors.HfHubHTTPError.__bases__[0]
-
+    transport_error = _transport_error()
     try:
         yield
     except errors.GatedRepoError as error:
@@ -155,6 +154,13 @@ def _explained(repo_id: str) -> Iterator[None]:
             f"failed ({_first_line(error)}); try again with a network (finished files are kept), or name a folder "
             "with config.json and *.safetensors, or a pack made by `octuor convert`"
         ) from error
+
+
+def _transport_error() -> type[BaseException]:
+    """The HTTP library's own, whichever this version of huggingface_hub uses."""
+    from huggingface_hub import errors
+
+    return errors.HfHubHTTPError.__bases__[0]
 
 
 def _first_line(error: BaseException) -> str:
