@@ -22,8 +22,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from octuor import model
 from octuor.batch import whole
-from octuor.checkpoint.huggingface import Place, places_of
+from octuor.checkpoint.huggingface import places_of
 from octuor.checkpoint.huggingface_config import write_config
+from octuor.checkpoint.tensors import Place
 from octuor.config import MIXTRAL_8X7B
 from octuor.ops import Ops
 from octuor.ops.torch import TorchOps

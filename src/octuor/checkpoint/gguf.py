@@ -8,7 +8,6 @@ taken in another order: whole rows, which needs no decoding.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from octuor.checkpoint.gguf_config import read_config
 from octuor.checkpoint.gguf_file import MAGIC, GgufFile, GgufTensor
 from octuor.checkpoint.gguf_shards import open_shards
 from octuor.checkpoint.gguf_tokenizer import sentencepiece_model
+from octuor.checkpoint.tensors import Place
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError
 from octuor.quant.base import Array
@@ -36,15 +36,6 @@ PARTS = {
     "router": "ffn_gate_inp.weight",
 }
 _ROPE_FACTORS = "rope_freqs.weight"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a file may hold a weight: a tensor, its whole shape, and the weight's part of it."""
-
-    tensor: str
-    shape: tuple[int, ...]
-    part: tuple[int | slice, ...] = ()
 
 
 def is_gguf(path: Path) -> bool:

@@ -7,14 +7,13 @@ RoPE rotates halves in these files as in our kernels, so wq and wk are taken as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from octuor.checkpoint.base import Checkpoint, Reader
 from octuor.checkpoint.huggingface_config import read_config
 from octuor.checkpoint.schemes import open_scheme, read_settings
 from octuor.checkpoint.shards import open_index, open_numbered, open_parts
-from octuor.checkpoint.tensors import TensorStore
+from octuor.checkpoint.tensors import Place, TensorStore
 from octuor.checkpoint.torch_file import SUFFIXES
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError
@@ -40,15 +39,6 @@ _PARTS = {
 }
 _SPARSE = "block_sparse_moe"
 _EXPERT_PARTS = {"gate": "w1", "up": "w3", "down": "w2"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a file may hold a weight: a tensor, its whole shape, and the weight's part of it."""
-
-    tensor: str
-    shape: tuple[int, ...]
-    part: tuple[int | slice, ...] = ()
 
 
 def is_huggingface(path: Path) -> bool:
@@ -86,7 +76,7 @@ def open_huggingface(path: Path) -> Checkpoint:
                 f"{name}: expected a tensor {candidates[0].tensor}, found none in {tensors.label}; "
                 "download the folder again, or is config.json another model's?"
             )
-        _check(name, found, tensors)
+        check_tensor(name, found.tensor, found.shape, tensors, "config.json")
         places[name] = found
 
     def load(name: str) -> Weight:
@@ -149,16 +139,21 @@ def _open_shards(path: Path) -> TensorStore:
     )
 
 
-def _check(name: str, place: Place, tensors: TensorStore) -> None:
-    stored, file = tensors.tensor(place.tensor), tensors.path(place.tensor).name
-    if stored.shape != place.shape:
+def check_tensor(name: str, tensor: str, shape: tuple[int, ...], tensors: TensorStore, settings: str) -> None:
+    """Raise CheckpointError where a plain weight's tensor has another shape, or numbers that are not of FORMATS.
+
+    name      the weight's canonical name
+    settings  the file that the shape comes from
+    """
+    stored, file = tensors.tensor(tensor), tensors.path(tensor).name
+    if stored.shape != shape:
         raise CheckpointError(
-            f"{name}: expected {list(place.shape)}, file has {list(stored.shape)} for {place.tensor} "
-            f"({file}); does config.json belong to these files?"
+            f"{name}: expected {list(shape)}, file has {list(stored.shape)} for {tensor} "
+            f"({file}); does {settings} belong to these files?"
         )
     if stored.dtype not in FORMATS:
         raise CheckpointError(
-            f"{name}: expected {', '.join(FORMATS)}, file has {stored.dtype} for {place.tensor} ({file}); "
+            f"{name}: expected {', '.join(FORMATS)}, file has {stored.dtype} for {tensor} ({file}); "
             "name the model's unquantized checkpoint"
         )
 

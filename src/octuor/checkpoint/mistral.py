@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from octuor.checkpoint.base import Checkpoint, Reader
-from octuor.checkpoint.huggingface import FORMATS, is_huggingface_whole
+from octuor.checkpoint.huggingface import FORMATS, check_tensor, is_huggingface_whole
 from octuor.checkpoint.huggingface_config import read_config
 from octuor.checkpoint.mistral_params import MistralParams, read_params
 from octuor.checkpoint.shards import open_index, open_parts
@@ -186,17 +186,7 @@ def _find(name: str, shape: tuple[int, ...], params: MistralParams, tensors: Ten
             f"{name}: expected a tensor {candidates[0].tensor}, found none in {tensors.label}; "
             f"download the folder again, or is {PARAMS} another model's?"
         )
-    stored, file = tensors.tensor(found.tensor), tensors.path(found.tensor).name
-    if stored.shape != found.shape:
-        raise CheckpointError(
-            f"{name}: expected {list(found.shape)}, file has {list(stored.shape)} for {found.tensor} "
-            f"({file}); does {PARAMS} belong to these files?"
-        )
-    if stored.dtype not in FORMATS:
-        raise CheckpointError(
-            f"{name}: expected {', '.join(FORMATS)}, file has {stored.dtype} for {found.tensor} ({file}); "
-            "name the model's unquantized checkpoint"
-        )
+    check_tensor(name, found.tensor, found.shape, tensors, PARAMS)
     return found
 
 

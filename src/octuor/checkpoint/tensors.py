@@ -53,6 +53,15 @@ class Tensor:
         return self.begin + self.n_bytes
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a file may hold a weight: a tensor, its whole shape, and the weight's part of it."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    part: tuple[int | slice, ...] = ()
+
+
 class TensorFile(Protocol):
     """An opened file of named tensors: its index has been read and checked, its data is mapped."""
 
