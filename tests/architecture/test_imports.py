@@ -17,7 +17,7 @@ SOURCES = sources()
 FRONT = ("", "__main__")
 HOMES = {  # beside train/
     "torch": ("ops.torch",),
-    "matplotlib": ("bench.plot", "bench.serve.plot"),
+    "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.values"),
     "aiohttp": ("bench.serve.client",),
 }
 ROOMS = {
