@@ -1,6 +1,7 @@
 """What the page asks and is told: plain values and the seam behind which the models are. Knows no Gradio, no HTTP.
 
-async for part in backend.chat(user, ask): ...   # Delta after Delta, then one Done; closing it ends the answer
+async with aclosing(backend.chat(user, ask)) as parts:  # left in any way, the answer ends at once
+    async for part in parts: ...                         # Delta after Delta, then one Done
 """
 
 from __future__ import annotations
@@ -74,12 +75,14 @@ class User:
 
     browser  a random id that one browser keeps
     key      the API key that was given, and is good now; None: none is needed, or none was given
-    key_id   its public part, also "" for none
+    key_id   its public part; "" for none
+    client   the browser's address
     """
 
     browser: str
     key: str | None = field(default=None, repr=False)
     key_id: str = ""
+    client: str = ""
 
     @property
     def owner(self) -> str:
@@ -156,6 +159,7 @@ class Done:
     seconds            from the first token to the last: completion_tokens - 1 of them over this is the speed
     first_token_s      from the question to the first token
     routing            octuor.routing.Routing.to_bytes() of prompt and answer; None: not observed
+    ignored            names of settings that the server does not take
     """
 
     reason: Reason
@@ -164,6 +168,7 @@ class Done:
     seconds: float
     first_token_s: float
     routing: bytes | None = field(default=None, repr=False)
+    ignored: tuple[str, ...] = ()
 
     @property
     def tokens_per_s(self) -> float | None:
