@@ -48,9 +48,10 @@ _ADVERTISING = re.compile(rb'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*>')
 def policy(nonce: str = "") -> str:
     """The Content-Security-Policy of the page, or of a page without scripts.
 
-    Gradio makes functions of the page's own scripts ('unsafe-eval') and writes styles into elements.
+    Gradio writes styles into elements; it needs no more than that, as long as no event of the page brings a script of
+    its own (js=), which would be evaluated.
     """
-    scripts = f"'self' 'nonce-{nonce}' 'unsafe-eval'" if nonce else "'none'"
+    scripts = f"'self' 'nonce-{nonce}'" if nonce else "'none'"
     return "; ".join(
         (
             "default-src 'none'",
