@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import UiError
+from octuor.experts.store import StoreStats
 
 Role = Literal["system", "user", "assistant"]
 Reason = Literal["stop", "length", "cancelled"]
@@ -181,29 +182,37 @@ class Done:
 class ModelStatus:
     """How one model stands; bytes and counts as /metrics has them.
 
-    resident        [L, E] bool: the expert is in memory
-    expert_bytes    of all experts
-    held_bytes      of those in memory
-    cache_pages     of keys and values, in all
-    pages_used      that hold something, remembered beginnings too
-    pages_known     of remembered beginnings
-    page_tokens     positions in a page
-    tokens_per_s    of all answers together, over the last seconds; None: not known yet
-    running         answers that are being computed
-    waiting         requests that wait for a place
+    resident             [L, E] bool: the expert is in memory
+    expert_bytes         of all experts
+    held_bytes           of those in memory
+    other_bytes          of all weights that are no experts'
+    cache_pages          of keys and values, in all
+    pages_used           that hold something, remembered beginnings too
+    pages_known          of remembered beginnings
+    page_tokens          positions in a page
+    page_bytes           that a page takes once it is used
+    tokens_per_s         of all answers together, over the last seconds; None: not known yet
+    prompt_tokens_per_s  of all prompts, likewise, those found in the cache left out
+    running              answers that are being computed
+    waiting              requests that wait for a place
+    store                of experts under a limit of memory; None: they are mapped, and the system decides
     """
 
     name: str
     resident: NDArray[np.bool_]
     expert_bytes: int
     held_bytes: int
+    other_bytes: int
     cache_pages: int
     pages_used: int
     pages_known: int
     page_tokens: int
+    page_bytes: int
     tokens_per_s: float | None
+    prompt_tokens_per_s: float | None
     running: int
     waiting: int
+    store: StoreStats | None = None
 
 
 @dataclass(frozen=True)

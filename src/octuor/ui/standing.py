@@ -25,7 +25,7 @@ class Standing:
 
     def __init__(self, serving: Serving, clock: Callable[[], float] = time.monotonic) -> None:
         self._serving = serving
-        self._speeds: dict[str, Speed] = {}
+        self._speeds: dict[tuple[str, str], Speed] = {}
         self._clock = clock
         self._expert_bytes: dict[str, int] = {}
 
@@ -42,13 +42,13 @@ class Standing:
         return Status(tuple(self._model(one, stats[one.name]) for one in models), taken, limit, left)
 
     def _model(self, served: Served, stats: EngineStats) -> ModelStatus:
-        speed = self._speeds.setdefault(served.name, Speed(self._clock))
         config, store = served.model.config, served.model.store
+        if served.name not in self._expert_bytes:
+            self._expert_bytes[served.name] = _expert_bytes(served.model)
+        stored_bytes = self._expert_bytes[served.name]
         if store is None:  # mapped or copied, and all there as far as this process decides
             resident = np.ones((config.n_layers, config.n_experts), np.bool_)
-            if served.name not in self._expert_bytes:
-                self._expert_bytes[served.name] = _expert_bytes(served.model)
-            all_bytes = held_bytes = self._expert_bytes[served.name]
+            all_bytes = held_bytes = stored_bytes
         else:
             resident, sizes = store.residency()
             all_bytes, held_bytes = int(sizes.sum()), int(sizes[resident].sum())
@@ -57,14 +57,21 @@ class Standing:
             resident=resident,
             expert_bytes=all_bytes,
             held_bytes=held_bytes,
+            other_bytes=served.model.checkpoint.n_bytes - stored_bytes,
             cache_pages=stats.pages,
             pages_used=stats.pages_used,
             pages_known=stats.pages_known,
             page_tokens=PAGE_SIZE,
-            tokens_per_s=speed.look(stats.completion_tokens),
+            page_bytes=stats.page_bytes,
+            tokens_per_s=self._speed(served, "answers").look(stats.completion_tokens),
+            prompt_tokens_per_s=self._speed(served, "prompts").look(stats.prompt_tokens),
             running=stats.running,
             waiting=stats.waiting,
+            store=stats.store,
         )
+
+    def _speed(self, served: Served, of: str) -> Speed:
+        return self._speeds.setdefault((served.name, of), Speed(self._clock))
 
 
 class Speed:
