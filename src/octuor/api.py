@@ -203,7 +203,7 @@ class Model:
     def logits(self, tokens: Sequence[int], *, on_route: OnRoute | None = None) -> NDArray[np.float32]:
         """Next-token logits after each of `tokens`, [T, V] float32; ids are taken as given, nothing is added.
 
-        on_route  called with each layer's number and Routing, for each chunk of tokens
+        on_route  called with each layer's number and LayerRouting, for each chunk of tokens
         """
         ids = [int(token) for token in tokens]
         check_ids(ids, self.config.vocab_size)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from octuor.batch import Batch
 from octuor.config import ModelConfig
-from octuor.ops import Array, Ops, Routing
+from octuor.ops import Array, LayerRouting, Ops
 from octuor.weights import Layer, Weights
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-OnRoute = Callable[[int, Routing], None]
+OnRoute = Callable[[int, LayerRouting], None]
 
 
 def forward(
@@ -33,7 +33,7 @@ def forward(
 ) -> Array:
     """Run the layers and the final norm.
 
-    on_route  called with each layer's number and Routing: how training balances and how routing is watched
+    on_route  called with each layer's number and LayerRouting: how training balances and how routing is watched
     rows      [R] the tokens whose hidden states are wanted, None: all; the last layer's experts run for these only
     returns   [R, D] float32 hidden states, in the order of rows
     """

@@ -3,51 +3,17 @@
 How a token is computed decides its last bits. Tokens that follow each other in a prompt run *together*, two or more
 in one pass over the keys; generated ones run *alone*. The kernels promise that the numbers depend on nothing else: not
 on where a prompt is cut, nor on neighbours (docs/architecture.md). So a token is always computed the way it was the
-first time, also after a pause or in the next turn of a chat, and an answer is the same, bit by bit, whatever the cache
-holds.
+first time (`batch.alone_in_prompt`, `batch.cut`), also after a pause or in the next turn of a chat, and an answer is
+the same, bit by bit, whatever the cache holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
 
+from octuor.batch import alone_in_prompt
 from octuor.cache import SequenceCache
 from octuor.engine.prefix import ROOT, page_key
-
-
-def alone_in_prompt(n: int, spoken: Items[range]) -> bytearray:
-    """For each of n prompt tokens, 1 if it is computed alone: what the model said itself, and any single token."""
-    alone = bytearray(n)
-    for part in spoken:
-        alone[part.start : part.stop] = b"\1" * len(part)
-    for i in range(n):
-        if not alone[i] and (i == 0 or alone[i - 1]) and (i + 1 == n or alone[i + 1]):
-            alone[i] = 1
-    return alone
-
-
-def cut(alone: bytes | bytearray, start: int, limit: int) -> list[range]:
-    """Up to `limit` tokens from `start` on, as the runs of one pass: single ones, and parts of at least two.
-
-    A part never leaves one token of its run behind.
-    """
-    runs: list[range] = []
-    at, left = start, limit
-    while at < len(alone) and left > 0:
-        if alone[at]:
-            runs.append(range(at, at + 1))
-            at, left = at + 1, left - 1
-            continue
-        end = alone.find(1, at)
-        end = len(alone) if end < 0 else end
-        n = min(end - at, left)
-        if end - at - n == 1:
-            n -= 1
-        if n < 2:
-            break
-        runs.append(range(at, at + n))
-        at, left = at + n, left - n
-    return runs
 
 
 class Sequence:
