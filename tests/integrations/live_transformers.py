@@ -19,7 +19,7 @@ from octuor.integrations.transformers import (
     SequencesCache,
 )
 from octuor.quant import F32
-from octuor.tokenizer import encode_chat
+from octuor.tokenizer import encode_chat, find_mistral_common_tokenizer
 from octuor.tools.export.huggingface import write_huggingface
 from parity.cases import CASES
 from parity.oracle import write_folder
@@ -40,8 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Mixtral with Mistral's tokenizer."""
     path = tmp_path_factory.mktemp("models") / "tiny"
     source = random_checkpoint()
-    assert source.tokenizer is not None
-    write_huggingface(path, TINY, lambda name: source.get(name).to_f32(), F32, source.tokenizer)
+    vocabulary = find_mistral_common_tokenizer()
+    write_huggingface(path, TINY, lambda name: source.get(name).to_f32(), F32, vocabulary)
     return path
 
 
@@ -233,7 +233,7 @@ def test_a_dense_model_with_a_window(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.config.is_dense and case.config.sliding_window is not None)
     folder = write_folder(case, tmp_path)
     ours = AutoModelForCausalLM.from_pretrained(folder, cache_dtype="f32")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert isinstance(ours, MistralForCausalLM)
     ids = torch.randint(3, case.config.vocab_size, (2, 12), generator=torch.Generator().manual_seed(2))
     options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}

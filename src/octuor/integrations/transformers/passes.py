@@ -13,7 +13,7 @@ from octuor.api import Model
 from octuor.batch import step
 from octuor.generate import pieces
 from octuor.integrations.transformers.cache import SequencesCache, shared_rows
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def run(
         rows = None if n_routed else np.asarray(wanted or [0], dtype=np.int32)  # a pass needs a row, wanted or not
         batch = step(cache.pool, [(cache.sequences[row], tokens[row][part].tolist()) for row, part in work])
 
-        def note(layer: int, routing: Routing, where: list[tuple[int, int]] = where) -> None:
+        def note(layer: int, routing: LayerRouting, where: list[tuple[int, int]] = where) -> None:
             router_logits[layer][tuple(np.transpose(where))] = model.ops.to_numpy(routing.logits)
 
         hidden = forward_pass.forward(model.ops, model.weights, config, batch, note if n_routed else None, rows)
