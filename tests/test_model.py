@@ -269,7 +269,7 @@ def test_only_the_wanted_rows_go_through_the_last_experts(
     prompts = [text(config, 9), text(config, 5)]
     batch = step(cache, [(cache.new(), prompt) for prompt in prompts])
     hidden = forward(
-        toy.ops, toy.weights, config, batch, lambda n, routing: heard.append(len(routing.experts)), batch.last_rows
+        toy.ops, toy.weights, config, batch, lambda _, routing: heard.append(len(routing.experts)), batch.last_rows
     )
     found = np.array(toy.ops.to_numpy(logits(toy.ops, toy.weights, hidden)))
     assert played == [14] * (config.n_layers - 1) + [2]
