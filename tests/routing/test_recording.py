@@ -22,24 +22,11 @@ def layer(rows: list[int], n: int) -> LayerRouting:
     return LayerRouting(experts, experts.astype(np.float32), np.zeros((len(rows), 30), np.float32))
 
 
-@pytest.mark.parametrize(
-    ("recorded", "wanted", "routed"),
-    [
-        ([0, 1, 2, 3], [3], [0, 1, 2, 3]),  # a prompt, whose last layer runs for one token
-        ([3], [3], None),  # an answer beside others that record nothing
-        ([0], [0, 3], None),
-        ([0, 1, 3], [2, 3], [0, 1, 2, 3]),
-        ([1, 2], [0], [0, 1, 2]),
-        ([0, 1, 2, 3], [0, 1, 2, 3], None),
-    ],
-)
-def test_a_pass_tells_of_the_rows_that_are_recorded(
-    recorded: list[int], wanted: list[int], routed: list[int] | None
-) -> None:
-    log = PassLog(ReferenceOps(), recorded, wanted, 4)
-    assert (None if log.routed is None else log.routed.tolist()) == routed
-    log(0, layer([0, 1, 2, 3], 0))
-    log(1, layer(wanted if routed is None else routed, 1))
+@pytest.mark.parametrize("recorded", [[0, 1, 2, 3], [3], [0], [0, 1, 3]])
+def test_a_pass_tells_of_the_rows_that_are_recorded(recorded: list[int]) -> None:
+    log = PassLog(ReferenceOps(), recorded, 4)
+    for n in range(2):
+        log(n, layer([0, 1, 2, 3], n))
     routes = log.routes()
     assert routes.experts.tolist() == [[[row], [10 + row]] for row in recorded]
     assert routes.experts.dtype == np.int16

@@ -20,7 +20,7 @@ from octuor.engine.answer import Answer
 from octuor.engine.job import Deliver, EngineJob
 from octuor.engine.pace import Pace
 from octuor.engine.request import Event, Failed, Finish, Pooled, Prefilled, Request, Step
-from octuor.engine.room import cache_room
+from octuor.engine.room import cache_room, token_bytes
 from octuor.engine.runner import Result, Runner
 from octuor.engine.scheduler import Scheduler, Work
 from octuor.engine.sequence import Sequence
@@ -66,6 +66,7 @@ class EngineStats:
     pages_held   of running requests
     pages_used   of theirs and of remembered beginnings
     pages_known  of beginnings, whoever else holds them
+    page_bytes   of keys and values in a page
     store        of experts, under a limit of memory
     """
 
@@ -84,6 +85,7 @@ class EngineStats:
     forward_s: float
     choose_s: float
     overhead_s: float
+    page_bytes: int = 0
     store: StoreStats | None = None
 
 
@@ -205,6 +207,7 @@ class Engine:
             forward_s=self._forward_s,
             choose_s=self._choose_s,
             overhead_s=self._overhead_s,
+            page_bytes=cache.page_size * token_bytes(self.model, self.settings.cache_dtype),
             store=None if self.model.store is None else self.model.store.stats(),
         )
 
