@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from octuor.cli import options
-
-if TYPE_CHECKING:
-    from starlette.middleware import Middleware
-
-    from octuor.server.serving import Serving
 
 
 def main(
@@ -59,6 +53,7 @@ def main(
     try:
         from octuor.server.run import serve
         from octuor.server.settings import Config, ModelSettings, read_config
+        from octuor.ui.run import own_page
     except ModuleNotFoundError as error:
         raise BackendError(f'serve: expected {error.name}, found none; pip install "octuor[serve]"') from error
 
@@ -92,13 +87,6 @@ def main(
             on_load=bar.loading,
             on_ready=ready,
             warn=lambda line: print(f"octuor: {line}", file=sys.stderr),
-            front=_page if ui else None,
+            front=own_page if ui else None,
         )
     sys.exit(status)
-
-
-def _page(serving: Serving) -> Sequence[Middleware]:
-    from octuor.ui.in_process import InProcess
-    from octuor.ui.mount import page_front
-
-    return page_front(serving, InProcess(serving))

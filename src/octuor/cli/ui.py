@@ -54,8 +54,7 @@ def main(
     try:
         from octuor.server.run import serve
         from octuor.server.settings import Config, ModelSettings, ServerSettings
-        from octuor.ui.in_process import InProcess
-        from octuor.ui.mount import page_front
+        from octuor.ui.run import own_page, serve_page
     except ModuleNotFoundError as error:
         raise BackendError(f'ui: expected {error.name}, found none; pip install "octuor[ui]"') from error
 
@@ -76,20 +75,11 @@ def main(
     with bar:
         if server is not None:
             from octuor.ui.address import Address
-            from octuor.ui.run import serve_page
 
             secret = key or os.environ.get("OCTUOR_API_KEY") or os.environ.get("OPENAI_API_KEY")
             sys.exit(serve_page(Address(server, secret), settings, on_ready=ready, warn=warn))
         config = Config(settings, (ModelSettings(path=model, context=context, resident=resident, memory=memory),))
-        sys.exit(
-            serve(
-                config,
-                on_load=bar.loading,
-                on_ready=ready,
-                warn=warn,
-                front=lambda serving: page_front(serving, InProcess(serving)),
-            )
-        )
+        sys.exit(serve(config, on_load=bar.loading, on_ready=ready, warn=warn, front=own_page))
 
 
 def _has_display() -> bool:

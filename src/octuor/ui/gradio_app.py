@@ -14,6 +14,8 @@ from octuor.ui.visitors import user_of
 
 
 def make_app(backend: Backend, max_upload: int) -> FastAPI:
+    """The application, whose lifespan is to be entered. max_upload: bytes of a file that is given."""
+
     async def answer(text: str, _: list[Any], request: gr.Request) -> AsyncIterator[tuple[str, list[Any]]]:
         user = user_of(request)
         model = (await backend.models(user))[0].name
