@@ -27,11 +27,20 @@ class Sequence:
     cache       what is computed of ids; None while it waits
     n_choices   choices that still begin with this prompt: they fork from this one once it is computed
     is_reader   every prompt token's own result is wanted, so none may be taken from earlier requests
+    is_recorded routes are wanted: of every prompt token that is computed, then of each chosen token
+    n_recorded  of the prompt, cached ones included, once it has run; a pause must leave no gap behind them
     node        of the last full page that the prefix index knows, its n_indexed-th
     """
 
     def __init__(
-        self, tenant: str, prompt: list[int], spoken: Items[range], *, n_choices: int = 1, is_reader: bool = False
+        self,
+        tenant: str,
+        prompt: list[int],
+        spoken: Items[range],
+        *,
+        n_choices: int = 1,
+        is_reader: bool = False,
+        is_recorded: bool = False,
     ) -> None:
         self.tenant = tenant
         self.prompt = prompt
@@ -41,6 +50,8 @@ class Sequence:
         self.cache: SequenceCache | None = None
         self.n_choices = n_choices
         self.is_reader = is_reader
+        self.is_recorded = is_recorded
+        self.n_recorded: int | None = None
         self.node = ROOT
         self.n_indexed = 0
         self._page_keys: list[bytes] = []
@@ -76,6 +87,8 @@ class Sequence:
     def reusable(self, n_matched: int, page_size: int) -> int:
         """How many of n_matched known pages can be taken over: a token is left, and no single one of a run."""
         n = min(n_matched, (len(self.ids) - 1) // page_size)
+        if self.n_recorded is not None and not self.answer:
+            n = min(n, self.n_recorded // page_size)
         at = n * page_size
         is_last = at + 1 == len(self.ids) or (at < len(self.alone) and bool(self.alone[at + 1]))
         if n and not self.alone[at] and not self.alone[at - 1] and is_last:
@@ -84,7 +97,7 @@ class Sequence:
 
     def fork(self, cache: SequenceCache) -> Sequence:
         """Another choice of the same prompt, which is computed in `cache`."""
-        other = Sequence(self.tenant, self.prompt, ())
+        other = Sequence(self.tenant, self.prompt, (), is_recorded=self.is_recorded)
         other.alone = self.alone[: len(self.prompt)]
         other.cache, other.node, other.n_indexed = cache, self.node, self.n_indexed
         return other
