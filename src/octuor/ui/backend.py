@@ -1,6 +1,7 @@
 """What the page asks and is told: plain values and the seam behind which the models are. Knows no Gradio, no HTTP.
 
-async for part in backend.chat(user, ask): ...   # Delta after Delta, then one Done; closing it ends the answer
+async with aclosing(backend.chat(user, ask)) as parts:  # left in any way, the answer ends at once
+    async for part in parts: ...                         # Delta after Delta, then one Done
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import UiError
+from octuor.experts.store import StoreStats
 
 Role = Literal["system", "user", "assistant"]
 Reason = Literal["stop", "length", "cancelled"]
@@ -74,12 +76,14 @@ class User:
 
     browser  a random id that one browser keeps
     key      the API key that was given, and is good now; None: none is needed, or none was given
-    key_id   its public part, also "" for none
+    key_id   its public part; "" for none
+    client   the browser's address
     """
 
     browser: str
     key: str | None = field(default=None, repr=False)
     key_id: str = ""
+    client: str = ""
 
     @property
     def owner(self) -> str:
@@ -156,6 +160,7 @@ class Done:
     seconds            from the first token to the last: completion_tokens - 1 of them over this is the speed
     first_token_s      from the question to the first token
     routing            octuor.routing.Routing.to_bytes() of prompt and answer; None: not observed
+    ignored            names of settings that the server does not take
     """
 
     reason: Reason
@@ -164,6 +169,7 @@ class Done:
     seconds: float
     first_token_s: float
     routing: bytes | None = field(default=None, repr=False)
+    ignored: tuple[str, ...] = ()
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -176,29 +182,37 @@ class Done:
 class ModelStatus:
     """How one model stands; bytes and counts as /metrics has them.
 
-    resident        [L, E] bool: the expert is in memory
-    expert_bytes    of all experts
-    held_bytes      of those in memory
-    cache_pages     of keys and values, in all
-    pages_used      that hold something, remembered beginnings too
-    pages_known     of remembered beginnings
-    page_tokens     positions in a page
-    tokens_per_s    of all answers together, over the last seconds; None: not known yet
-    running         answers that are being computed
-    waiting         requests that wait for a place
+    resident             [L, E] bool: the expert is in memory
+    expert_bytes         of all experts
+    held_bytes           of those in memory
+    other_bytes          of all weights that are no experts'
+    cache_pages          of keys and values, in all
+    pages_used           that hold something, remembered beginnings too
+    pages_known          of remembered beginnings
+    page_tokens          positions in a page
+    page_bytes           that a page takes once it is used
+    tokens_per_s         of all answers together, over the last seconds; None: not known yet
+    prompt_tokens_per_s  of all prompts, likewise, those found in the cache left out
+    running              answers that are being computed
+    waiting              requests that wait for a place
+    store                of experts under a limit of memory; None: they are mapped, and the system decides
     """
 
     name: str
     resident: NDArray[np.bool_]
     expert_bytes: int
     held_bytes: int
+    other_bytes: int
     cache_pages: int
     pages_used: int
     pages_known: int
     page_tokens: int
+    page_bytes: int
     tokens_per_s: float | None
+    prompt_tokens_per_s: float | None
     running: int
     waiting: int
+    store: StoreStats | None = None
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ class Visitors:
         is_known = _TOKEN.fullmatch(browser) is not None
         if not is_known:
             browser = secrets.token_urlsafe(32)
-        scope.setdefault("state", {})[_STATE] = self._user(browser, cookies.get(SESSION_COOKIE, ""))
+        client = (scope.get("client") or ("",))[0]
+        scope.setdefault("state", {})[_STATE] = self._user(browser, cookies.get(SESSION_COOKIE, ""), client)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start" and not is_known:
@@ -91,15 +92,15 @@ class Visitors:
 
         await self._app(scope, receive, answer)
 
-    def _user(self, browser: str, token: str) -> User:
+    def _user(self, browser: str, token: str, client: str) -> User:
         secret = self._sessions.secret(token) if token else None
         if secret is None or self._accounts is None or not self._accounts.has_keys():
-            return User(browser)
+            return User(browser, client=client)
         try:
-            return User(browser, secret, self._accounts.authenticate(secret).id)
+            return User(browser, secret, self._accounts.authenticate(secret).id, client)
         except AccountError:  # revoked or expired since
             self._sessions.close(token)
-            return User(browser)
+            return User(browser, client=client)
 
 
 class HoldsRequest(Protocol):
