@@ -31,6 +31,7 @@ class ChatEvents:
         self._talk = talking
         self._kept = conversations
         self._draw = Drawing(tab, conversations)
+        self._nothing: Changes = {tab.status: gr.skip()}
 
     def connect(self, page: gr.Blocks) -> None:
         """Give each event its handler."""
@@ -52,7 +53,7 @@ class ChatEvents:
         tab.undo.click(self.undone, [tab.message, *asked], seen, **quiet)
         tab.stop.click(self.stopped, None, None, queue=False, **quiet)
 
-        tab.picked.input(self.picked, [tab.picked, tab.cards, tab.search], seen, **quiet)
+        tab.picked.change(self.picked, [tab.picked, tab.cards, tab.search], seen, **last)
         tab.new.click(self.new, [tab.search], seen, **quiet)
         tab.search.input(self.searched, [tab.search, tab.current], tab.conversations, **last)
         gr.on([tab.title.submit, tab.title.blur], self.renamed, [tab.title, tab.current, tab.search], seen, **quiet)
@@ -165,7 +166,7 @@ class ChatEvents:
                 is_first = False
                 yield changes
             if shown.live is not None:  # another conversation was chosen meanwhile, and is drawn already
-                yield {}
+                yield self._nothing
         except OctuorError as error:  # of the question itself: what was there stays
             yield await asyncio.to_thread(self._messages, reader, panel, str(error))
 
@@ -191,7 +192,7 @@ class ChatEvents:
         """Another conversation is to be shown; an answer under way ends."""
         reader = reader_of(request)
         self._talk.leave(reader.page)
-        found = await asyncio.to_thread(self._kept.find, reader.user.owner, picked)
+        found = await asyncio.to_thread(self._kept.find, reader.user.owner, picked.partition(" ")[0])
         return await asyncio.to_thread(self._draw.conversation, reader, cards, found, search)
 
     async def new(self, request: gr.Request, search: str) -> Changes:
@@ -209,7 +210,7 @@ class ChatEvents:
         reader = reader_of(request)
         found = self._kept.find(reader.user.owner, current)
         if found is None or found.title == title.strip():
-            return {}
+            return self._nothing
         if title.strip():
             self._kept.rename(reader.user.owner, current, title)
         return self._draw.name(reader, self._kept.find(reader.user.owner, current), search)
@@ -228,7 +229,7 @@ class ChatEvents:
             made = await asyncio.to_thread(_import, self._kept, reader.user.owner, Path(path))
         except UiError as error:
             gr.Warning(str(error))
-            return {}
+            return self._nothing
         self._talk.leave(reader.page)
         return await asyncio.to_thread(self._draw.conversation, reader, cards, made)
 

@@ -73,9 +73,9 @@
     box.value = text;
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }
+  let picks = 0;
   function pick(id) {
-    tell("picked", "");
-    tell("picked", id);
+    tell("picked", `${id} ${++picks}`); // another text each time, or it would be no event
     if (isNarrow()) setDrawer("conversations", false);
     focusMessage();
   }
