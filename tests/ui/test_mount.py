@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_what_is_brought_in_has_a_limit(tmp_path: Path, declared: bool, monkeypa
     front = Fronted(tmp_path)
     body = b"x" * 1001
 
-    async def parts():  # type: ignore[no-untyped-def]
+    async def parts() -> AsyncIterator[bytes]:
         yield body
 
     content = body if declared else parts()
