@@ -18,7 +18,7 @@ from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.pack import write_pack
 from octuor.config import ModelConfig
 from octuor.model import forward, logits
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps
 from octuor.quant import F32, FORMATS, Q4, Format, find_format
 from toys import BACKENDS, NATIVE, F32Array, Toy, leaves, make_backend, random_values, relative_error
@@ -270,7 +270,7 @@ def test_only_the_wanted_rows_go_through_the_last_experts(toy: Toy, same: Same) 
 def test_routing_can_be_watched(toy: Toy) -> None:
     config, seen = toy.config, []
 
-    def watch(n: int, routing: Routing) -> None:
+    def watch(n: int, routing: LayerRouting) -> None:
         seen.append((n, routing))
 
     forward(toy.ops, toy.weights, config, whole([text(config, 9)]), watch)

@@ -9,18 +9,16 @@ Source: Jiang et al. 2024, Mixtral of Experts, arXiv:2401.04088; Jiang et al. 20
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from octuor.batch import Batch
 from octuor.config import ModelConfig
-from octuor.ops import Array, Ops, Routing
+from octuor.ops import Array, LayerRouting, Ops
 from octuor.weights import Layer, Weights
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-OnRoute = Callable[[int, Routing], None]
+OnRoute = Callable[[int, LayerRouting], None]
 
 
 def forward(
@@ -30,20 +28,25 @@ def forward(
     batch: Batch,
     on_route: OnRoute | None = None,
     rows: NDArray[np.int32] | None = None,
+    routed: NDArray[np.int32] | None = None,
 ) -> Array:
     """Run the layers and the final norm.
 
-    on_route  called with each layer's number and Routing: how training balances and how routing is watched
+    on_route  called with each layer's number and LayerRouting: how training balances and how routing is watched
     rows      [R] the tokens whose hidden states are wanted, None: all; the last layer's experts run for these only
+    routed    [N] the tokens that on_route hears of in the last layer, rising, all of rows among them; None: rows
     returns   [R, D] float32 hidden states, in the order of rows
     """
     x = ops.embed(batch.tokens, weights.embed)  # [T, D]
     for n, layer in enumerate(weights.layers):
         attended = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+        kept = None
         if rows is not None and n == config.n_layers - 1:  # its keys and values are in the cache by now
-            x, attended = x[rows], attended[rows]
+            seen = rows if routed is None else routed
+            x, attended = x[seen], attended[seen]
+            kept = None if routed is None else np.searchsorted(routed, rows)
         x = x + ops.linear(attended, layer.wo)
-        x = x + feed_forward(ops, layer, config, ops.rms_norm(x, layer.moe_norm, config.norm_eps), n, on_route)
+        x = feed_forward(ops, layer, config, x, n, on_route, kept)
     return ops.rms_norm(x, weights.norm, config.norm_eps)
 
 
@@ -59,12 +62,26 @@ def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batc
     return mixed.reshape(n_tokens, config.n_heads * config.head_dim)
 
 
-def feed_forward(ops: Ops, layer: Layer, config: ModelConfig, x: Array, n: int, on_route: OnRoute | None) -> Array:
-    """The chosen experts' weighted sum: [T, D] -> [T, D]. A dense layer is one expert for all."""
-    routing = ops.route(x, layer.router, config.n_experts_per_token)
+def feed_forward(
+    ops: Ops,
+    layer: Layer,
+    config: ModelConfig,
+    x: Array,
+    n: int,
+    on_route: OnRoute | None,
+    kept: NDArray[np.intp] | None,
+) -> Array:
+    """x plus the chosen experts' weighted sum: [T, D] -> [T, D]. A dense layer is one expert for all.
+
+    kept  the tokens that go on, None: all; on_route hears of the others, too, but no expert runs for them
+    """
+    normed = ops.rms_norm(x, layer.moe_norm, config.norm_eps)
+    routing = ops.route(normed, layer.router, config.n_experts_per_token)
     if on_route is not None:
         on_route(n, routing)
-    return ops.moe(x, routing, layer.experts)
+    if kept is not None:
+        x, normed, routing = x[kept], normed[kept], LayerRouting(*(part[kept] for part in routing))
+    return x + ops.moe(normed, routing, layer.experts)
 
 
 def logits(ops: Ops, weights: Weights, hidden: Array) -> Array:
