@@ -1,7 +1,7 @@
 """Eight colours for eight experts, as backgrounds of dark text.
 
-They differ in lightness as well as in hue, so that they can be told apart with any kind of colour vision: at least 0.1
-in OKLab between any two, as people without red, green or blue receptors see them, where 0.02 is just seen.
+They differ in lightness as well as in hue, so that they can be told apart with any kind of colour vision: 0.085 in
+OKLab at least between any two as people without red, green or blue receptors see them, where 0.02 is just seen.
 """
 
 from __future__ import annotations

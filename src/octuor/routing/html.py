@@ -20,7 +20,17 @@ from octuor.routing.colours import expert_rules
 from octuor.routing.values import Routing
 
 # Signs that would act rather than show: they turn the text's direction, also that of what comes after.
-ACTING = {*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+THIN = "\u202f"  # a narrow space that no line is broken at
+ACTING = {
+    *range(0x20),
+    *range(0x7F, 0xA0),
+    0x200E,
+    0x200F,
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+}
 WIDE = 16  # layers up to which a heat map's cells have room for their numbers on a phone too
 
 
@@ -35,7 +45,9 @@ class Words:
     middle: str = "middle"
     last: str = "last"
     text: str = "The text, each token in the colour of its first expert"
-    hint: str = "Point at a token, tap it, or walk with the arrow keys: left and right to the next one, up and down by layers."
+    hint: str = (
+        "Point at a token, tap it, or walk with the arrow keys: left and right to the next one, up and down by layers."
+    )
     legend: str = "Share of each expert as first choice at this layer; press one to see its tokens alone"
     token: str = "token {number}, id {id}"
     experts_at: str = "Experts at layer {layer}"
@@ -48,20 +60,23 @@ class Words:
     uniform: str = "{share} if even"
     repetition: str = "Repetition between neighbouring tokens"
     repetition_about: str = "How often the next token goes to the same expert; dashed: what chance would give."
-    repetition_cell: str = "Layer {layer}: first choice again {one} (chance {chance_one}); one of the two again {two} (chance {chance_two})"
-    one: str = "same first choice, chance {share}"
-    two: str = "first or second choice in common, chance {share}"
+    repeated: str = "{kind} {share} (chance {chance})"
+    one: str = "same first choice"
+    two: str = "first or second choice in common"
+    chance: str = "chance {share}"
     cut: str = "The last {shown} of {all} tokens are shown."
 
     def percent(self, share: float) -> str:
         """A share with one decimal, "12.5 %"; a dash for what is not known."""
-        return "–" if np.isnan(share) else f"{100 * share:.1f}".replace(".", self.decimal) + "\u202f%"
+        return "–" if np.isnan(share) else f"{100 * share:.1f}".replace(".", self.decimal) + f"{THIN}%"
 
 
 ENGLISH = Words()
 
 
-def view(routing: Routing, words: Words = ENGLISH, *, ids: str = "", shown: slice | None = None, most: int = 4096) -> str:
+def view(
+    routing: Routing, words: Words = ENGLISH, *, ids: str = "", shown: slice | None = None, most: int = 4096
+) -> str:
     """All of it: layer, legend, text, load and repetition.
 
     ids    put before the id of each part ("observatory": observatory-text, -layer, -heat, -repetition); "": no ids
@@ -98,7 +113,7 @@ def heat_map(routing: Routing, words: Words = ENGLISH, *, ids: str = "") -> str:
     """Experts down, layers across; even is neutral, more and less have a colour each, full at twice even and at 0."""
     load, first = routing.load(), routing.load(first_only=True)
     n_layers, n_experts = load.shape
-    n_tokens, even = len(routing.ids), 1 / n_experts
+    n_tokens, even = len(routing), 1 / n_experts
     totals = np.maximum(load.sum(axis=1, keepdims=True), 1)
     shares, firsts = load / totals, first / max(n_tokens, 1)
     top = max(2 * even, float(shares.max(initial=0)))
@@ -128,7 +143,7 @@ def heat_map(routing: Routing, words: Words = ENGLISH, *, ids: str = "") -> str:
         '<div class="scale"><div>'
         '<div class="ramp" style="background:linear-gradient(to right in oklab, var(--less), '
         f'var(--mid) {mark:.1f}%, var(--more))"></div><i class="mark" style="left:{mark:.1f}%"></i>'
-        f"<span>0</span><span style=\"left:{mark:.1f}%\">{escape(words.uniform.format(share=words.percent(even)))}</span>"
+        f'<span>0</span><span style="left:{mark:.1f}%">{escape(words.uniform.format(share=words.percent(even)))}</span>'
         f'<span style="left:100%">{words.percent(top)}</span></div></div>'
     )
     many = " many" if n_layers > WIDE else ""
@@ -140,36 +155,41 @@ def heat_map(routing: Routing, words: Words = ENGLISH, *, ids: str = "") -> str:
 
 
 def repetition_chart(routing: Routing, words: Words = ENGLISH, *, ids: str = "") -> str:
-    """Two bars a layer in the heat map's columns, and the random rates as lines."""
-    found = routing.repetition(1), routing.repetition(2)
-    chance = routing.random_repetition(1), routing.random_repetition(2)
-    n_layers = len(found[0])
-    top = float(np.nanmax([*found[0], *found[1], *chance, 0.5]))
-    top = min(1.0, np.ceil(10 * top) / 10)
+    """A bar for each number of choices in the heat map's columns, and the random rates as lines."""
+    choices = range(1, min(2, routing.experts.shape[2]) + 1)
+    rates = [routing.repetition(n) for n in choices]  # each [L]
+    chances = [routing.random_repetition(n) for n in choices]
+    names, texts = ("one", "two"), (words.one, words.two)
+    highest = float(np.nan_to_num(np.array(rates)).max(initial=max(0.5, *chances)))
+    top = min(1.0, np.ceil(10 * highest + 0.2) / 10)
 
     def bars(layer: int) -> str:
-        one, two = float(found[0][layer]), float(found[1][layer])
-        told = words.repetition_cell.format(
-            layer=layer, one=words.percent(one), two=words.percent(two),
-            chance_one=words.percent(chance[0]), chance_two=words.percent(chance[1]),
-        )  # fmt: skip
-        heights = "".join(f'<i style="height:{100 * np.nan_to_num(rate) / top:.1f}%"></i>' for rate in (one, two))
+        told = "; ".join(
+            words.repeated.format(kind=text, share=words.percent(rate[layer]), chance=words.percent(chance))
+            for text, rate, chance in zip(texts, rates, chances, strict=False)
+        )
+        told = f"{words.layer} {layer}: {told}"
+        heights = "".join(
+            f'<i class="{name}" style="height:{100 * np.nan_to_num(rate[layer]) / top:.1f}%"></i>'
+            for name, rate in zip(names, rates, strict=False)
+        )
         return f'<div data-l="{layer}" data-tell="{escape(told)}">{heights}</div>'
 
     ticks = [tick for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) if tick <= top]
-    axis = "".join(f'<span style="bottom:{100 * tick / top:.1f}%">{100 * tick:.0f}\u202f%</span>' for tick in ticks)
+    axis = "".join(f'<span style="bottom:{100 * tick / top:.1f}%">{100 * tick:.0f}{THIN}%</span>' for tick in ticks)
     lines = "".join(
-        f'<hr class="{name}" style="bottom:{100 * rate / top:.1f}%">' for name, rate in zip(("one", "two"), chance, strict=True)
+        f'<hr class="{name}" style="bottom:{100 * chance / top:.1f}%">'
+        for name, chance in zip(names, chances, strict=False)
     )
-    numbers = "".join(f'<span data-l="{n}">{label}</span>' for n, label in enumerate(_labels(n_layers)))
+    numbers = "".join(f'<span data-l="{n}">{label}</span>' for n, label in enumerate(_labels(routing.n_layers)))
     legend = "".join(
-        f"<span><i></i>{escape(text.format(share=words.percent(rate)))}</span>"
-        for text, rate in zip((words.one, words.two), chance, strict=True)
+        f'<span><i class="{name}"></i>{escape(text)}; {escape(words.chance.format(share=words.percent(chance)))}</span>'
+        for name, text, chance in zip(names, texts, chances, strict=False)
     )
     return (
         f"<h3>{escape(words.repetition)}</h3><p>{escape(words.repetition_about)}</p>"
         f'<div class="panel"{_id(ids, "repetition")}><div class="chart"><div class="axis">{axis}</div>'
-        f'<div class="bars">{"".join(map(bars, range(n_layers)))}{lines}</div></div>'
+        f'<div class="bars">{"".join(map(bars, range(routing.n_layers)))}{lines}</div></div>'
         f'<div class="numbers">{numbers}</div><div class="lines">{legend}</div></div>'
     )
 
@@ -215,12 +235,15 @@ def _legend(n_experts: int, words: Words) -> str:
         f'<button type="button" class="key" data-e="{n}" aria-pressed="false"><i>{n}</i><b></b></button>'
         for n in range(n_experts)
     )
-    return f'<div class="legend" role="group" aria-label="{escape(words.legend)}" title="{escape(words.legend)}">{keys}</div>'
+    about = escape(words.legend)
+    return f'<div class="legend" role="group" aria-label="{about}" title="{about}">{keys}</div>'
 
 
 def _text(routing: Routing, tokens: Sequence[int], words: Words, ids: str) -> str:
     spans = "".join(_token(routing, i, place) for place, i in enumerate(tokens))
-    return f'<div class="text" dir="auto" role="group" aria-label="{escape(words.text)}"{_id(ids, "text")}>{spans}</div>'
+    return (
+        f'<div class="text" dir="auto" role="group" aria-label="{escape(words.text)}"{_id(ids, "text")}>{spans}</div>'
+    )
 
 
 def _token(routing: Routing, i: int, place: int) -> str:
@@ -237,10 +260,16 @@ def _token(routing: Routing, i: int, place: int) -> str:
 
 def _alternatives(routing: Routing, i: int) -> list[tuple[str, float, bool]]:
     """Pieces that might have stood there with their probabilities, and whether it is the one that does."""
-    found = zip(
-        routing.alternatives.pieces[i], routing.alternatives.ids[i], routing.alternatives.logprobs[i], strict=True
-    )
-    return [(piece, round(float(np.exp(logprob)), 4), bool(number == routing.ids[i])) for piece, number, logprob in found]
+    ids, logprobs, pieces = routing.alternatives
+    said = int(routing.ids[i])
+    found = [
+        (piece, round(float(np.exp(logprob)), 4), bool(number == said))
+        for piece, number, logprob in zip(pieces[i], ids[i], logprobs[i], strict=True)
+        if not np.isnan(logprob)
+    ]
+    if said not in ids[i]:
+        found.append((routing.pieces[i], round(float(np.exp(routing.logprobs[i])), 4), True))
+    return found
 
 
 def _labels(n_layers: int) -> list[str]:

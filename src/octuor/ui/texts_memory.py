@@ -65,14 +65,14 @@ MEMORY: Mapping[str, Row] = {
         "{held} de {all} expertos están en memoria: {held_bytes} de {all_bytes}.",
     ),
     "memory_mapped": (
-        "All {all} experts are mapped, {all_bytes}: the system keeps them in memory while nothing else needs it. With a "
-        "limit (--memory) this shows which ones are in.",
+        "All {all} experts are mapped, {all_bytes}: the system keeps them in memory while nothing else needs it. With "
+        "a limit (--memory) this shows which ones are in.",
         "Les {all} experts sont projetés en mémoire, {all_bytes} : le système les y garde tant que rien d’autre ne la "
         "réclame. Avec une limite (--memory), on voit ici lesquels y sont.",
         "Alle {all} Experten sind eingeblendet, {all_bytes}: Das System behält sie im Speicher, solange niemand sonst "
         "ihn braucht. Mit einer Grenze (--memory) steht hier, welche darin sind.",
-        "Tutti i {all} esperti sono mappati, {all_bytes}: il sistema li tiene in memoria finché non serve ad altro. Con "
-        "un limite (--memory) qui si vede quali ci sono.",
+        "Tutti i {all} esperti sono mappati, {all_bytes}: il sistema li tiene in memoria finché non serve ad altro. "
+        "Con un limite (--memory) qui si vede quali ci sono.",
         "Los {all} expertos están proyectados, {all_bytes}: el sistema los mantiene en memoria mientras nada más la "
         "necesite. Con un límite (--memory) aquí se ve cuáles están.",
     ),
@@ -111,7 +111,13 @@ MEMORY: Mapping[str, Row] = {
         "{share} di {all} visite",
         "{share} de {all} visitas",
     ),
-    "memory_read": ("Read from disk", "Lus sur le disque", "Von der Platte gelesen", "Letti da disco", "Leídos del disco"),
+    "memory_read": (
+        "Read from disk",
+        "Lus sur le disque",
+        "Von der Platte gelesen",
+        "Letti da disco",
+        "Leídos del disco",
+    ),
     "memory_read_bytes": (
         "{bytes}; waited {seconds} s for it",
         "{bytes} ; {seconds} s d’attente",
