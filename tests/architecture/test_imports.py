@@ -21,8 +21,8 @@ HOMES = {  # beside train/
     "aiohttp": ("bench.serve.client",),
 }
 ROOMS = {
-    **dict.fromkeys(("fastapi", "uvicorn", "pydantic", "prometheus_client", "opentelemetry"), ("server",)),
-    "starlette": ("server", "ui"),
+    **dict.fromkeys(("uvicorn", "pydantic", "prometheus_client", "opentelemetry"), ("server",)),
+    **dict.fromkeys(("fastapi", "starlette"), ("server", "ui")),
     "gradio": ("ui",),
     "httpx": ("ui",),
     "llguidance": ("grammar",),

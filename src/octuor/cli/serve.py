@@ -41,6 +41,7 @@ def main(
     allow_no_keys: Annotated[
         bool, typer.Option("--allow-no-keys", help="Answer anybody, beyond this machine too, while there are no keys.")
     ] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Show the chat page at the same address.")] = False,
 ) -> None:
     """Serve models over HTTP: /v1 as Mistral and OpenAI have it, and TGI's routes.
 
@@ -52,6 +53,7 @@ def main(
     try:
         from octuor.server.run import serve
         from octuor.server.settings import Config, ModelSettings, read_config
+        from octuor.ui.run import own_page
     except ModuleNotFoundError as error:
         raise BackendError(f'serve: expected {error.name}, found none; pip install "octuor[serve]"') from error
 
@@ -85,5 +87,6 @@ def main(
             on_load=bar.loading,
             on_ready=ready,
             warn=lambda line: print(f"octuor: {line}", file=sys.stderr),
+            front=own_page if ui else None,
         )
     sys.exit(status)
