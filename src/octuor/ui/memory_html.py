@@ -35,9 +35,7 @@ def parts_of(status: Status) -> Parts:
     experts = sum(model.held_bytes for model in status.models)
     others = sum(model.other_bytes for model in status.models)
     cache = sum(model.pages_used * model.page_bytes for model in status.models)
-    return Parts(
-        experts, others, cache, max(0, status.process_bytes - experts - others - cache), status.headroom_bytes
-    )
+    return Parts(experts, others, cache, max(0, status.process_bytes - experts - others - cache), status.headroom_bytes)
 
 
 def memory_html(status: Status | None, language: Language) -> str:
@@ -94,9 +92,7 @@ def _bar(status: Status, language: Language) -> str:
     if status.limit_bytes is None:
         about = say(language, "memory_taken", taken=taken, left=left)
     else:
-        about = say(
-            language, "memory_of_limit", taken=taken, left=left, limit=_amount(status.limit_bytes, language)
-        )
+        about = say(language, "memory_of_limit", taken=taken, left=left, limit=_amount(status.limit_bytes, language))
     bar = "".join(f'<i class="{name}" style="flex-grow:{n_bytes / total:.5f}"></i>' for name, _, n_bytes in named)
     legend = "".join(
         f'<li data-part="{name}" data-bytes="{n_bytes}"><i class="{name}"></i>{escape(label)} '
