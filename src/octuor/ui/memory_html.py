@@ -48,6 +48,11 @@ def memory_html(status: Status | None, language: Language) -> str:
     return f'<div class="octuor-memory" lang="{language}">{body}</div>'
 
 
+def failed_html(error: str) -> str:
+    """The page where asking has failed."""
+    return f'<div class="octuor-memory"><p class="nothing">{escape(error)}</p></div>'
+
+
 @lru_cache(maxsize=1)
 def style() -> str:
     """The style sheet. Dark within anything of class "dark"."""

@@ -19,7 +19,6 @@ OBSERVATORY: Mapping[str, Row] = {
         "Due esperti su otto suonano ogni token, a ogni strato. Qui vedi quali.",
         "Dos de ocho expertos tocan cada token, en cada capa. Aquí se ve cuáles.",
     ),
-    "observe": ("Show", "Montrer", "Zeigen", "Mostra", "Mostrar"),
     "observe_answer": (
         "The last answer",
         "La dernière réponse",
