@@ -9,11 +9,14 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from octuor.accounts import Accounts, UsageRow, open_accounts, open_store
+from octuor.engine.engine import Engine
 from octuor.engine.request import Failed, Prefilled
 from octuor.errors import EngineError, OverloadError, UiError
+from octuor.routing import Routing
 from octuor.server.record import RequestRecord
 from octuor.server.registry import Registry, Served
 from octuor.server.serving import Serving
@@ -315,3 +318,36 @@ def test_status_is_what_the_engine_counts() -> None:
     assert status.process_bytes > 0
     assert status.headroom_bytes > 0
     assert status.limit_bytes is None
+
+
+# ---- routes --------------------------------------------------------------------------------------
+
+
+def test_the_routing_is_what_the_model_itself_gives() -> None:
+    """Of a real engine: prompt and answer, the last token left out, as model.route computes them."""
+    model = pocket()
+    with Engine(model) as engine:
+        serving = Serving(Registry([Served("pocket", model, engine)]))
+
+        async def run() -> list[Delta | Done]:
+            return [part async for part in InProcess(serving).chat(SOMEBODY, ask(temperature=0, max_new_tokens=12))]
+
+        *deltas, done = asyncio.run(run())
+    assert isinstance(done, Done)
+    assert done.routing is not None
+    found = Routing.from_bytes(done.routing)
+    spoken = [part.token.id for part in deltas if isinstance(part, Delta) and part.token is not None]
+    assert done.prompt_tokens is not None
+    ids = [*found.ids[: done.prompt_tokens], *spoken[:-1]]
+    assert found.ids.tolist() == ids
+    expected = model.route(ids, spoken=[range(done.prompt_tokens, len(ids))])
+    assert np.array_equal(found.experts, expected.experts)
+    assert np.array_equal(found.weights, expected.weights)
+    assert np.allclose(found.logprobs[done.prompt_tokens :], expected.logprobs[done.prompt_tokens :], atol=1e-5)
+
+
+def test_nothing_is_recorded_where_nothing_was_computed() -> None:
+    """The fake engine tells no routes."""
+    done = Asked(FakeEngine(says("Hi"))).chat()[-1]
+    assert isinstance(done, Done)
+    assert done.routing is None

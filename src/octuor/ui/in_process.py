@@ -6,14 +6,16 @@ requests that the server waits for before it ends.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from octuor.accounts import LOCAL, Key
-from octuor.engine.request import Request, Step, TokenInfo
+from octuor.engine.request import Event, Prefilled, Request, Step, TokenInfo
 from octuor.errors import OctuorError, UiError
+from octuor.routing import Recording
 from octuor.sampling import SamplingParams
 from octuor.server.answering import Caller, answering
 from octuor.server.errors import CLIENT_GONE, ApiError, as_api_error
@@ -22,7 +24,7 @@ from octuor.server.prompts import ITEM, ChatPrompt, check_chars, check_room, enc
 from octuor.server.record import RequestRecord
 from octuor.server.registry import Served
 from octuor.server.serving import Serving
-from octuor.tokenizer import Message, Tokenizer
+from octuor.tokenizer import Message
 from octuor.ui.backend import Ask, Delta, Done, ModelCard, Status, TokenSeen, User
 from octuor.ui.standing import Standing
 
@@ -44,7 +46,7 @@ class InProcess:
         with _shown():
             key, registry = self._key(user), self._serving.models()
         return [
-            ModelCard(served.name, served.n_context, can_observe=False)
+            ModelCard(served.name, served.n_context, can_observe=_can_observe(served))
             for served in registry.models
             if served.model.checkpoint.tokenizer is not None and key.allows(served.name, *registry.aliases(served))
         ]
@@ -89,10 +91,12 @@ class InProcess:
         served = caller.find(ask.model)
         prompt = await _prompt(served, ask)
         request = _request(served, ask, prompt, caller)
+        seen = Seen(served, request)
         async with answering(caller, served, [request]) as listening:
             async for _, event in listening:
+                seen.take(event)
                 if isinstance(event, Step):
-                    yield Delta(event.text, _seen(served.tokenizer, event.token))
+                    yield Delta(event.text, seen.token(event.token))
         (job,) = listening.jobs
         yield Done(
             reason=listening.finished[0],
@@ -100,6 +104,7 @@ class InProcess:
             completion_tokens=job.completion_tokens,
             seconds=job.finished_at - job.first_token_at,
             first_token_s=job.first_token_at - began,
+            routing=await asyncio.to_thread(seen.routing),
         )
 
     def _key(self, user: User) -> Key:
@@ -144,19 +149,55 @@ def _request(served: Served, ask: Ask, prompt: ChatPrompt, caller: Caller) -> Re
         logprobs=ALTERNATIVES,
     )
     return Request(
-        prompt.prompt, params, tenant=caller.key.id, is_chat=not prompt.prefix, name=caller.record.request_id
+        prompt.prompt,
+        params,
+        tenant=caller.key.id,
+        is_chat=not prompt.prefix,
+        routes=_can_observe(served),
+        name=caller.record.request_id,
     )
 
 
-def _seen(tokenizer: Tokenizer, token: TokenInfo | None) -> TokenSeen | None:
-    if token is None:
-        return None
+def _can_observe(served: Served) -> bool:
+    return not served.model.config.is_dense
 
-    def piece(token_id: int) -> str:
-        return tokenizer.piece_bytes(token_id).decode("utf-8", "replace")
 
-    top = tuple((piece(token_id), logprob) for token_id, logprob in token.top)
-    return TokenSeen(token.id, piece(token.id), token.logprob, top)
+class Seen:
+    """What an answer's events tell beside its text: its tokens, and the experts that played each."""
+
+    def __init__(self, served: Served, request: Request) -> None:
+        self._tokenizer = served.tokenizer
+        self._ids = request.prompt.ids
+        self._recording = Recording(served.model.config.n_experts, served.tokenizer) if request.routes else None
+
+    def take(self, event: Event) -> None:
+        """Note what is known of the routes."""
+        recording = self._recording
+        if recording is None or not isinstance(event, Prefilled | Step):
+            return
+        if isinstance(event, Prefilled):
+            for token_id in self._ids[event.cached_tokens :]:
+                recording.add_token(token_id)
+        elif event.token is not None:
+            recording.add_token(event.token.id, event.token.logprob, event.token.top)
+        if event.routes is not None:
+            recording.add_routes(event.routes)
+
+    def token(self, token: TokenInfo | None) -> TokenSeen | None:
+        """A token as the page sees it."""
+        if token is None:
+            return None
+        top = tuple((self._piece(token_id), logprob) for token_id, logprob in token.top)
+        return TokenSeen(token.id, self._piece(token.id), token.logprob, top)
+
+    def routing(self) -> bytes | None:
+        """Of the tokens that were computed for this answer; None where none were, or nothing was recorded."""
+        if self._recording is None or not self._recording.has_routes:
+            return None
+        return self._recording.routing().to_bytes()
+
+    def _piece(self, token_id: int) -> str:
+        return self._tokenizer.piece_bytes(token_id).decode("utf-8", "replace")
 
 
 @contextmanager

@@ -141,7 +141,7 @@ class _Answer:
     last_at: float = 0.0
     done: Done | None = None
     error: OctuorError | None = None
-    is_stopped: bool = False
+    is_left: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)  # at the end, or when it is stopped
 
@@ -175,7 +175,12 @@ class Talk:
     def stop(self, page: str) -> None:
         """End the page's answer, which keeps what it has; nothing where there is none."""
         if (answer := self._running.get(page)) is not None:
-            answer.is_stopped = True
+            answer.end()
+
+    def leave(self, page: str) -> None:
+        """As `stop`, and no more is told of it: the page shows another conversation now."""
+        if (answer := self._running.pop(page, None)) is not None:
+            answer.is_left = True
             answer.end()
 
     async def answer(
@@ -187,7 +192,9 @@ class Talk:
         settings: ChatSettings,
         plan: Callable[[Sequence[Turn]], Plan],
     ) -> AsyncGenerator[Shown, None]:
-        """Ask and follow the answer; the last Shown has no `live`. Left early, the answer ends and is kept as stopped.
+        """Ask and follow the answer; the last Shown has no `live`, unless the page went on to another conversation.
+
+        Closed early, the answer ends and is kept as stopped.
 
         conversation  there already: `begin` makes a new one
         Raises UiError where nothing was asked: the plan cannot be followed, or this page has an answer under way.
@@ -211,11 +218,13 @@ class Talk:
             pump = asyncio.create_task(self._pump(user, ask, running))
             try:
                 async for turn, live in self._follow(running, writer):
-                    yield Shown(conversation, (*before, turn), live)
+                    if not running.is_left:
+                        yield Shown(conversation, (*before, turn), live)
                 pump.cancel()
                 final = await asyncio.to_thread(writer.finish, running)
                 error = None if running.error is None else str(running.error)
-                yield Shown(conversation, (*before, *final), None, error)
+                if not running.is_left:
+                    yield Shown(conversation, (*before, *final), None, error)
             finally:
                 pump.cancel()
                 writer.finish(running)  # the page has gone: once, and at once
@@ -223,7 +232,8 @@ class Talk:
             if not pump.cancelled() and (bug := pump.exception()) is not None:
                 raise bug
         finally:
-            self._running.pop(page, None)
+            if self._running.get(page) is running:
+                del self._running[page]
 
     async def begin(self, user: User, text: str, model: str, settings: ChatSettings) -> Conversation:
         """A new conversation, named after its first message. Raises UiError if that is empty or too long."""
