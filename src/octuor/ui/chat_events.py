@@ -259,7 +259,7 @@ def _import(conversations: Conversations, owner: str, path: Path) -> Conversatio
     """Read an uploaded file, which goes. Raises UiError that says what is wrong with it."""
     try:
         if path.stat().st_size > export.MAX_FILE:
-            raise UiError(f"{path.name}: expected at most {export.MAX_FILE >> 20} MiB")
+            raise UiError(f"{path.name}: expected at most {export.MAX_FILE // 1_000_000} MB")
         text = path.read_text(encoding="utf-8", errors="replace")
     finally:
         path.unlink(missing_ok=True)

@@ -45,7 +45,7 @@ class ChatTab:
     retry: gr.Button
     undo: gr.Button
     go_on: gr.Button
-    settings: Mapping[str, gr.components.Component]
+    settings: Mapping[str, gr.Textbox | gr.Slider | gr.Number]
     reset: gr.Button
 
 
@@ -61,7 +61,7 @@ def build_chat_tab(words: gr.I18n) -> ChatTab:
                 placeholder=words("search"), label=words("search"), show_label=False, elem_id="search", container=False
             )
             conversations = gr.Markdown("", elem_id="conversations", container=False)
-            imported = gr.UploadButton(words("import"), elem_id="import", file_types=[".json"], size="sm")
+            imported = gr.UploadButton(str(words("import")), elem_id="import", file_types=[".json"], size="sm")
         with gr.Column(elem_id="main", min_width=0):
             with gr.Row(elem_id="head"):
                 gr.Button(words("show_conversations"), elem_id="toggle-conversations", elem_classes="icon")
@@ -146,10 +146,10 @@ def build_chat_tab(words: gr.I18n) -> ChatTab:
     )
 
 
-def _settings_panel(words: gr.I18n) -> tuple[dict[str, gr.components.Component], gr.Button]:
+def _settings_panel(words: gr.I18n) -> tuple[dict[str, gr.Textbox | gr.Slider | gr.Number], gr.Button]:
     defaults = ChatSettings()
     gr.Markdown(words("settings"), elem_id="settings-title")
-    boxes: dict[str, gr.components.Component] = {
+    boxes: dict[str, gr.Textbox | gr.Slider | gr.Number] = {
         "system": gr.Textbox(
             defaults.system,
             label=words("system"),

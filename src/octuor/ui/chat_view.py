@@ -70,21 +70,26 @@ def status_html(shown: Shown, language: Language, model: ModelCard | None) -> st
 def conversations_html(
     conversations: Sequence[Conversation], current: str, language: Language, now: datetime, *, is_search: bool
 ) -> str:
-    """The list: a button for each, under headings by the day when it was last written to. now: in local time."""
-    if not conversations:
-        return f'<p class="nothing">{escape(say(language, "nothing_found" if is_search else "nothing_kept"))}</p>'
+    """The list: a button for each, under headings by the day when it was last written to.
+
+    current  the id of the one that is shown, which page.js reads from here too
+    now      in local time
+    """
     parts, heading = [], ""
     for conversation in conversations:
         day = say(language, _day(datetime.fromtimestamp(conversation.updated, now.tzinfo), now))
         if day != heading:
             parts += ["</ul>" if heading else "", f"<h3>{escape(day)}</h3><ul>"]
             heading = day
-        title, is_current = escape(conversation.title), conversation.id == current
-        mark = ' aria-current="true"' if is_current else ""
+        title = " ".join(escape(conversation.title).split())
+        mark = ' aria-current="true"' if conversation.id == current else ""
         parts.append(
             f'<li><button type="button" data-id="{conversation.id}" title="{title}"{mark}>{title}</button></li>'
         )
-    return f'<nav aria-label="{escape(say(language, "conversations"))}">{"".join(parts)}</ul></nav>'
+    if not conversations:
+        parts.append(f"<p>{escape(say(language, 'nothing_found' if is_search else 'nothing_kept'))}</p>")
+    name = escape(say(language, "conversations"))
+    return f'<nav aria-label="{name}" data-current="{current}">{"".join(parts)}{"</ul>" if heading else ""}</nav>'
 
 
 def _message(role: Literal["user", "assistant"], text: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ FILE_PREFIX = "/gradio_api/file="
 READ = re.compile(
     r"/|/theme\.css|/config|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/[^?]*"
     r"|/gradio_api/(queue/data|heartbeat/[\w-]+|startup-events|upload_progress|theme\.css)"
+    r"|/ui/(page\.js|style\.css|export/[0-9a-f]+\.(md|json))"
 )
 WRITTEN = re.compile(r"/gradio_api/(queue/join|cancel|reset|component_server|upload|run/[\w-]+)/?")
 STREAMS = re.compile(r"/gradio_api/(queue/data|heartbeat/[\w-]+)")
@@ -42,6 +43,8 @@ HEADERS = {
 }
 
 _SCRIPT = re.compile(rb"<script(?=[\s>])")
+# Before Gradio's own: the language is chosen before it asks the browser for one, and the page never shows unstyled.
+_OURS = b'<link rel="stylesheet" href="./ui/style.css"><script src="./ui/page.js"></script>'
 _ADVERTISING = re.compile(rb'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*>')
 
 
@@ -118,7 +121,8 @@ class SafeHeaders:
 def marked(html: bytes, nonce: str) -> bytes:
     """The page with its scripts marked, and without what it says of itself to other sites."""
     head, opening, body = html.partition(b"<body")
-    return _SCRIPT.sub(b'<script nonce="%s"' % nonce.encode(), _ADVERTISING.sub(b"", head) + opening + body)
+    head = _ADVERTISING.sub(b"", head).replace(b"<script", _OURS + b"<script", 1)
+    return _SCRIPT.sub(b'<script nonce="%s"' % nonce.encode(), head + opening + body)
 
 
 class OwnPagesOnly:
