@@ -168,8 +168,7 @@ function octuorRouting(host) {
     at = known = lit = null;
     if (!seen) return;
     // Gradio's rules for texts are stronger than any of a part of a text
-    const prose = seen.closest(".prose");
-    if (prose) prose.classList.remove("prose");
+    for (let prose; (prose = seen.closest(".prose")); ) prose.classList.remove("prose");
     colour();
   }
 

@@ -10,8 +10,7 @@
     if (view && view !== seen) {
       seen = view;
       // Gradio's rules for texts are stronger than any of a part of a text
-      const prose = view.closest(".prose");
-      if (prose) prose.classList.remove("prose");
+      for (let prose; (prose = view.closest(".prose")); ) prose.classList.remove("prose");
     }
     const isSeen = Boolean(view) && view.offsetParent !== null && !document.hidden;
     if (isSeen && !wasSeen && button()) button().click();
