@@ -82,14 +82,13 @@ def conversations_html(
             parts += ["</ul>" if heading else "", f"<h3>{escape(day)}</h3><ul>"]
             heading = day
         title = " ".join(escape(conversation.title).split())
-        mark = ' aria-current="true"' if conversation.id == current else ""
-        parts.append(
-            f'<li><button type="button" data-id="{conversation.id}" title="{title}"{mark}>{title}</button></li>'
-        )
+        mark = ' class="current"' if conversation.id == current else ""
+        parts.append(f'<li><button type="button" id="c-{conversation.id}" title="{title}"{mark}>{title}</button></li>')
     if not conversations:
         parts.append(f"<p>{escape(say(language, 'nothing_found' if is_search else 'nothing_kept'))}</p>")
     name = escape(say(language, "conversations"))
-    return f'<nav aria-label="{name}" data-current="{current}">{"".join(parts)}{"</ul>" if heading else ""}</nav>'
+    # the Markdown component lets id, class and title through, and page.js makes of them what should be there
+    return f'<nav id="shown-{current}" title="{name}">{"".join(parts)}{"</ul>" if heading else ""}</nav>'
 
 
 def _message(role: Literal["user", "assistant"], text: str) -> dict[str, Any]:

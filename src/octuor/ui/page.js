@@ -85,10 +85,10 @@
   }
   // the address names the conversation, so that it is there again when the page is loaded again
   function address() {
-    const list = document.querySelector("#conversations [data-current]");
+    const list = document.querySelector("#conversations nav");
     if (!list) return;
-    const url = new URL(location.href);
-    if (list.dataset.current) url.searchParams.set("c", list.dataset.current);
+    const url = new URL(location.href), current = list.id.replace(/^shown-/, "");
+    if (current) url.searchParams.set("c", current);
     else url.searchParams.delete("c");
     if (url.href !== location.href) history.replaceState(history.state, "", url);
   }
@@ -96,8 +96,8 @@
   // ---- events -------------------------------------------------------------------------------------
   document.addEventListener("click", (event) => {
     const at = (selector) => event.target.closest(selector);
-    const conversation = at("#conversations [data-id]");
-    if (conversation) return pick(conversation.dataset.id);
+    const conversation = at('#conversations button[id^="c-"]');
+    if (conversation) return pick(conversation.id.slice(2));
     if (at("#theme")) return switchTheme();
     for (const name of ["conversations", "settings", "more"]) {
       if (at(`#toggle-${name}`)) return setDrawer(name, !isOpen(name));
@@ -107,7 +107,7 @@
       setDrawer("more", false);
       return focusMessage();
     }
-    if (at("#close-drawers")) return closeOverlays();
+    if (isNarrow() && !at("#sidebar, #settings, #more")) closeOverlays();
     if (isOpen("more") && !at("#more")) setDrawer("more", false);
     if (at("#export-markdown") || at("#export-json") || at("#delete-keep")) setDrawer("more", false);
   });
@@ -133,6 +133,7 @@
     const select = find("language");
     if (select && select.dataset.is !== "set") {
       select.value = language;
+      select.setAttribute("aria-label", find("language-label").textContent.trim());
       select.dataset.is = "set";
     }
     for (const icon of document.querySelectorAll("button.icon:not([title])")) {
@@ -144,6 +145,12 @@
         toggle.setAttribute("aria-expanded", String(isOpen(name)));
         toggle.setAttribute("aria-controls", name === "conversations" ? "sidebar" : name);
       }
+    }
+    const list = document.querySelector("#conversations nav[title]");
+    if (list) {
+      list.setAttribute("aria-label", list.title);
+      list.removeAttribute("title");
+      for (const entry of list.querySelectorAll("button.current")) entry.setAttribute("aria-current", "true");
     }
     const draft = sessionStorage.getItem("octuor-draft");
     if (draft && document.querySelector("#message textarea")) {

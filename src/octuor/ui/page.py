@@ -75,5 +75,5 @@ def _bar(words: gr.I18n) -> None:
     with gr.Row(elem_id="bar"):
         gr.Markdown("Octuor", elem_id="brand", container=False)
         gr.Markdown(words("language"), elem_id="language-label", container=False)
-        gr.Markdown(f'<select id="language" aria-labelledby="language-label">{options}</select>', container=False)
+        gr.Markdown(f'<select id="language">{options}</select>', container=False)
         gr.Button(words("theme"), elem_id="theme", elem_classes="icon", size="sm")
