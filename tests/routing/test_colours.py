@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from octuor.routing.colours import INK, PALETTE, colour, expert_rules
+from octuor.routing.colours import EXPERTS, INK, LINES, expert_rules, expert_tint
 
 # Machado, Oliveira & Fernandes 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency", at
 # full severity, on linear sRGB.
@@ -51,15 +51,19 @@ def luminance(code: str) -> float:
 
 @pytest.mark.parametrize("vision", VISION)
 def test_any_two_are_told_apart(vision: str) -> None:
-    seen = [TO_LAB @ np.cbrt(TO_CONES @ np.clip(VISION[vision] @ linear(code), 0, 1)) for code in PALETTE]
+    seen = [TO_LAB @ np.cbrt(TO_CONES @ np.clip(VISION[vision] @ linear(code), 0, 1)) for code in EXPERTS]
     assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) > APART
 
 
 def test_text_is_read_on_each() -> None:
-    assert all((luminance(code) + 0.05) / (luminance(INK) + 0.05) > CONTRAST for code in PALETTE)
+    assert all((luminance(code) + 0.05) / (luminance(INK) + 0.05) > CONTRAST for code in EXPERTS)
 
 
 def test_colours_come_again_after_the_eighth_expert() -> None:
-    assert [colour(n) for n in range(8)] == list(PALETTE)
-    assert colour(8) == colour(0)
-    assert f'.here [data-e="9"]{{--c:{PALETTE[1]}}}' in expert_rules(".here").splitlines()
+    assert [expert_tint(n) for n in range(8)] == list(EXPERTS)
+    assert expert_tint(8) == expert_tint(0)
+    assert f'.here [data-e="9"]{{--c:{EXPERTS[1]}}}' in expert_rules(".here").splitlines()
+
+
+def test_lines_are_eight_too() -> None:
+    assert len(set(LINES)) == len(EXPERTS)

@@ -96,8 +96,8 @@ def test_signs_that_act_are_shown_and_take_no_effect() -> None:
     assert piece_html("\x00\x1b\u2066") == "".join(
         f'<i class="ctl" data-u="U+{n}"></i>' for n in ("0000", "001B", "2066")
     )
-    assert piece_html("x\n") == 'x<i class="nl">\n</i>'
-    assert piece_html(" \t<") == " \t&lt;"
+    assert piece_html("x\n") == 'x<i class="nl">&#10;</i>'
+    assert piece_html(" \t<") == " &#9;&lt;"
 
 
 def test_a_token_without_text_is_seen(small: Routing) -> None:
@@ -157,6 +157,10 @@ def test_a_part_of_the_text_is_shown_and_all_of_it_counted(story: Routing) -> No
     assert np.array_equal(bytes_of(root, "data-routes"), story.experts[5:9].ravel())
     assert "The last 4 of 6 tokens are shown." in view(story, shown=slice(3, 9), most=4)
     assert heat_map(story) in view(story, shown=slice(3, 9), most=4)
+
+
+def test_a_view_is_one_line(story: Routing) -> None:
+    assert view(story).isprintable() or view(story).replace("\u202f", "").isprintable()
 
 
 def test_ids_are_given_where_they_are_asked_for(story: Routing) -> None:

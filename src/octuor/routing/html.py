@@ -31,6 +31,8 @@ ACTING = {
     *range(0x202A, 0x202F),
     *range(0x2066, 0x206A),
 }
+# As entities, so that a view is one line: what is between HTML and a browser, such as Markdown, changes no line.
+ENTITIES = {"\n": '<i class="nl">&#10;</i>', "\t": "&#9;"}
 WIDE = 16  # layers up to which a heat map's cells have room for their numbers on a phone too
 
 
@@ -202,7 +204,7 @@ def style() -> str:
 
 @lru_cache(maxsize=1)
 def script() -> str:
-    """Defines octuorRouting(host), to be called once with an element around a view; see view.js."""
+    """Defines octuorRouting(host), to be called once with the document or an element around a view; see view.js."""
     return (Path(__file__).parent / "view.js").read_text("utf-8")
 
 
@@ -212,9 +214,9 @@ def piece_html(piece: str) -> str:
 
 
 def _sign(sign: str) -> str:
-    if sign == "\n":
-        return '<i class="nl">\n</i>'
-    if ord(sign) in ACTING and sign != "\t":
+    if sign in ENTITIES:
+        return ENTITIES[sign]
+    if ord(sign) in ACTING:
         return f'<i class="ctl" data-u="U+{ord(sign):04X}"></i>'
     return escape(sign)
 

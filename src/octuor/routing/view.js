@@ -1,10 +1,11 @@
 // The view of routes: colours tokens by a layer's first expert and tells of the token under pointer, finger or focus.
-// host: an element that holds a .octuor-routing, now or later. Returns a function to be called when it was replaced.
+// host: the document, or an element, with a .octuor-routing in it now or later; one that replaces it is coloured too.
 // Everything that is shown comes in as text and is put in as text.
 function octuorRouting(host) {
-  let layer = 0, lit = null, at = null, known = null;
+  const views = host.getElementsByClassName("octuor-routing");
+  let layer = 0, lit = null, at = null, known = null, seen = null;
 
-  const view = () => host.querySelector(".octuor-routing");
+  const view = () => views[0];
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
   function data() {
@@ -161,6 +162,16 @@ function octuorRouting(host) {
   });
   addEventListener("scroll", () => { if (at) hide(); }, {capture: true, passive: true});
 
-  colour();
-  return () => { hide(); colour(); };
+  function look() {
+    if (view() === seen) return;
+    seen = view();
+    at = known = lit = null;
+    if (!seen) return;
+    // Gradio's rules for texts are stronger than any of a part of a text
+    for (let prose; (prose = seen.closest(".prose")); ) prose.classList.remove("prose");
+    colour();
+  }
+
+  new MutationObserver(look).observe(host, {childList: true, subtree: true});
+  look();
 }

@@ -6,27 +6,21 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from html import escape
-from typing import Any, cast, get_args
+from typing import Any, Literal, get_args
 
 import gradio as gr
 
 from octuor.errors import OctuorError, UiError
 from octuor.routing import Routing, html
 from octuor.ui.backend import Backend, User
+from octuor.ui.chat_drawing import reader_of
 from octuor.ui.conversations import Conversations, Turn
 from octuor.ui.observing import Scope, last_answer, whole_conversation
 from octuor.ui.texts import Language, say
-from octuor.ui.visitors import user_of
-from octuor.ui.words import Words
 
 MAX_TEXT = 20_000  # characters of a text that is sent through
 FORMS = ("language", "decimal")  # fields of html.Words that are no texts
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-STYLE = """
-#observatory .octuor-note { padding: 2rem 0; text-align: center; opacity: .8; }
-#observatory .octuor-failed { padding: 1rem 0; font-weight: 600; }
-"""
 
 
 @dataclass(frozen=True)
@@ -87,34 +81,19 @@ def line(text: str, kind: str = "note") -> str:
 
 
 def build_observatory(
-    tab: gr.Tab,
-    words: Words,
-    backend: Backend,
-    conversations: Conversations,
-    *,
-    current: gr.components.Component,
-    model: gr.components.Component,
-    language: gr.components.Component,
-    language_of: Callable[[object], Language],
+    tab: gr.Tab, words: gr.I18n, backend: Backend, conversations: Conversations, current: gr.Textbox, model: gr.Dropdown
 ) -> None:
     """Fill the tab, inside of which this is called.
 
-    current   tells the conversation's id; "" where it has not begun
-    model     tells the name of the model that is chosen, which the reader's own texts go through
-    language  tells the page's language, in a way that language_of understands
+    current  the conversation's id; "" where it has not begun
+    model    the one that is chosen, which the reader's own texts go through
     """
     observatory = Observatory(backend, conversations)
     scope = gr.State("answer")
-    gr.Markdown(words("observatory_about"))
+    gr.Markdown(words("observatory_about"), elem_id="observatory-about", container=False)
     with gr.Row(elem_id="observatory-scope"):
         buttons = [
-            gr.Button(
-                words(f"observe_{each}"),
-                size="sm",
-                variant=_variant(each, "answer"),
-                elem_id=f"observe-{each}",
-                scale=0,
-            )
+            gr.Button(words(f"observe_{each}"), size="sm", variant=_variant(each, "answer"), elem_id=f"observe-{each}")
             for each in SCOPES
         ]
     with gr.Row(visible=False, elem_id="observatory-own", equal_height=True) as own:
@@ -128,18 +107,13 @@ def build_observatory(
             scale=8,
         )
         send = gr.Button(words("route"), variant="primary", elem_id="observatory-route", scale=1, min_width=120)
-    view = gr.HTML(
-        elem_id="observatory",
-        html_template=f"<style>{STYLE}{html.style()}</style>${{value}}",
-        js_on_load=f"{html.script()}\nwatch('value', octuorRouting(element));",
-        apply_default_css=False,
-    )
+    view = gr.Markdown("", elem_id="observatory", container=False, sanitize_html=False, latex_delimiters=[])
 
-    async def shown(scope: str, conversation: str, name: str, given: str, tongue: object, request: gr.Request) -> str:
-        user, language = user_of(request), language_of(tongue)
+    async def shown(request: gr.Request, scope: Scope, conversation: str, name: str, given: str) -> str:
+        reader = reader_of(request)
         if scope == "text":
-            return await observatory.routed(user, name, given, language)
-        return await observatory.kept(user, cast(Scope, scope), conversation, language)
+            return await observatory.routed(reader.user, name, given, reader.language)
+        return await observatory.kept(reader.user, scope, conversation, reader.language)
 
     def choose(each: Scope) -> Callable[[], list[Any]]:
         def chosen() -> list[Any]:
@@ -147,13 +121,13 @@ def build_observatory(
 
         return chosen
 
-    asked = [scope, current, model, text, language]
-    tab.select(shown, asked, view, **QUIET)
+    asked: list[Any] = [scope, current, model, text]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    tab.select(shown, asked, view, **quiet)
     for each, button in zip(SCOPES, buttons, strict=True):
-        button.click(choose(each), None, [scope, own, *buttons], **QUIET).then(shown, asked, view, **QUIET)
+        button.click(choose(each), None, [scope, own, *buttons], **quiet).then(shown, asked, view, **quiet)
     send.click(shown, asked, view, show_progress="minimal", api_visibility="private")
-    language.change(shown, asked, view, **QUIET)
 
 
-def _variant(each: Scope, chosen: Scope) -> str:
+def _variant(each: Scope, chosen: Scope) -> Literal["primary", "secondary"]:
     return "primary" if each == chosen else "secondary"
