@@ -17,7 +17,7 @@ SOURCES = sources()
 FRONT = ("", "__main__")
 HOMES = {  # beside train/
     "torch": ("ops.torch",),
-    "matplotlib": ("bench.plot", "bench.serve.plot"),
+    "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.coloured_text", "routing.values"),
     "aiohttp": ("bench.serve.client",),
 }
 ROOMS = {
@@ -174,6 +174,7 @@ def test_public_names() -> None:
         "Model",
         "ModelConfig",
         "OctuorError",
+        "Routing",
         "SamplingParams",
         "Token",
         "Usage",

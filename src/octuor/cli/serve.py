@@ -53,9 +53,12 @@ def main(
     try:
         from octuor.server.run import serve
         from octuor.server.settings import Config, ModelSettings, read_config
-        from octuor.ui.run import own_page
     except ModuleNotFoundError as error:
         raise BackendError(f'serve: expected {error.name}, found none; pip install "octuor[serve]"') from error
+
+    front = None
+    if ui:
+        from octuor.ui.run import own_page as front
 
     settings = Config() if config is None else read_config(config)
     given: dict[str, Any] = {
@@ -87,6 +90,6 @@ def main(
             on_load=bar.loading,
             on_ready=ready,
             warn=lambda line: print(f"octuor: {line}", file=sys.stderr),
-            front=own_page if ui else None,
+            front=front,
         )
     sys.exit(status)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import webbrowser
+from threading import Thread
 from typing import Annotated, Optional
 
 import typer
@@ -65,8 +65,8 @@ def main(
     def ready(address: str) -> None:
         bar.close()
         print(f"octuor shows its page at {address}", flush=True)
-        if _has_display() if open_page is None else open_page:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        if has_display() if open_page is None else open_page:
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     def warn(line: str) -> None:
         print(f"octuor: {line}", file=sys.stderr)
@@ -82,5 +82,6 @@ def main(
         sys.exit(serve(config, on_load=bar.loading, on_ready=ready, warn=warn, front=own_page))
 
 
-def _has_display() -> bool:
+def has_display() -> bool:
+    """Whether a browser that is opened would be seen: not from a script, nor at the far end of a terminal."""
     return sys.stdout.isatty() and (sys.platform == "darwin" or any(os.environ.get(name) for name in DISPLAYS))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from octuor.errors import ShapeError
 from octuor.routing import measures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,3 +161,14 @@ class Routing:
         from octuor.routing.packed import unpack
 
         return unpack(data)
+
+    def plot(self, layers: Sequence[int] | None = None) -> Figure:
+        """Load of experts, repetition over layers, and the text coloured by first experts: a matplotlib Figure.
+
+        layers  at which the text is coloured, its first forty lines; None: the first, the middle and the last
+
+        Raises BackendError without matplotlib (the plot extra), RequestError on layers that are not there.
+        """
+        from octuor.routing.plot import plot_routing
+
+        return plot_routing(self, layers)

@@ -98,6 +98,10 @@ class Address:
             ignored=dialect.ignored(ask),
         )
 
+    async def route(self, user: User, model: str, text: str) -> bytes | None:  # noqa: ARG002
+        """None: no address tells."""
+        return None
+
     async def status(self, user: User) -> Status | None:  # noqa: ARG002
         """None: addresses do not tell."""
         return None

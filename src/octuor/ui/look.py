@@ -2,6 +2,8 @@
 
 style.css  over Gradio's own
 page.js    what Gradio has no component for: theme, language, keyboard, drawers. It comes before Gradio's scripts
+
+The observatory's and the memory page's own are served at the end of these.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 from importlib.resources import files
 
 import gradio as gr
+
+from octuor.routing import html
+from octuor.ui import memory_html
 
 # fonts of the reader's own machine: nothing is fetched from anywhere
 SANS = ("ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
@@ -25,4 +30,7 @@ def theme() -> gr.themes.Base:
 
 def file(name: str) -> str:
     """The text of one of FILES."""
-    return (files("octuor.ui") / name).read_text(encoding="utf-8")
+    text = (files("octuor.ui") / name).read_text(encoding="utf-8")
+    if name == "page.js":
+        return "\n".join((text, html.script(), "octuorRouting(document);", memory_html.script()))
+    return "\n".join((text, html.style(), memory_html.style()))

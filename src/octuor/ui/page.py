@@ -14,6 +14,8 @@ from octuor.ui.backend import Backend
 from octuor.ui.chat_events import ChatEvents
 from octuor.ui.chat_tab import build_chat_tab
 from octuor.ui.conversations import Conversations
+from octuor.ui.memory_tab import build_memory
+from octuor.ui.observatory_tab import build_observatory
 from octuor.ui.talk import Talk
 from octuor.ui.texts import NAMES, translations
 from octuor.ui.visitors import scope_user
@@ -23,8 +25,13 @@ def build_page(backend: Backend, conversations: Conversations, words: gr.I18n) -
     """The whole page. words: as `page_words` makes them; it is given to the mounting too."""
     with gr.Blocks(title="Octuor", analytics_enabled=False, fill_height=True, fill_width=True) as page:
         _bar(words)
-        with gr.Tabs(elem_id="tabs"), gr.Tab(words("tab_chat"), elem_id="tab-chat"):
-            tab = build_chat_tab(words)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab(words("tab_chat"), elem_id="tab-chat"):
+                tab = build_chat_tab(words)
+            with gr.Tab(words("tab_observatory"), elem_id="tab-observatory") as second:
+                build_observatory(second, words, backend, conversations, tab.current, tab.model)
+            with gr.Tab(words("tab_memory"), elem_id="tab-memory"):
+                build_memory(backend)
         ChatEvents(tab, Talk(backend, conversations), conversations).connect(page)
     # handlers wait for models, not for each other: as many answers at once as the server gives
     page.queue(default_concurrency_limit=None, api_open=False)

@@ -86,7 +86,7 @@ class SafeHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        nonce = secrets.token_urlsafe(18)
+        nonce, record = secrets.token_urlsafe(18), record_of(scope)
         is_page = scope["path"] == "/"
         if is_page:  # its text is changed below, so it must not come compressed
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
@@ -109,6 +109,10 @@ class SafeHeaders:
                 if message.get("more_body", False):
                     return
                 body = marked(b"".join(parts), nonce)
+                if record.error is not None:  # said to programs by the layer that refused; here people read it
+                    body = f"Octuor: {record.error.message}\n".encode()
+                    start["status"] = record.error.status_code
+                    MutableHeaders(scope=start)["content-type"] = "text/plain; charset=utf-8"
                 if scope["method"] != "HEAD":
                     MutableHeaders(scope=start)["content-length"] = str(len(body))
                 await send(start)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from octuor.ui.texts_chat import CHAT
+from octuor.ui.texts_memory import MEMORY
+from octuor.ui.texts_observatory import OBSERVATORY
 
 Language = Literal["en", "fr", "de", "it", "es"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)  # a row of the table has its texts in this order
@@ -22,7 +24,7 @@ NAMES: Mapping[Language, str] = {
 }
 Row = tuple[str, str, str, str, str]
 
-TABLE: Mapping[str, Row] = {**CHAT}
+TABLE: Mapping[str, Row] = {**CHAT, **OBSERVATORY, **MEMORY}
 
 
 def say(language: Language, key: str, **values: object) -> str:
