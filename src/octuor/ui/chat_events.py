@@ -20,6 +20,7 @@ from octuor.ui.backend import ChatSettings, ModelCard
 from octuor.ui.chat_drawing import Changes, Drawing, Panel, Reader, reader_of
 from octuor.ui.chat_tab import ChatTab
 from octuor.ui.conversations import Conversation, Conversations, Turn
+from octuor.ui.markdown import as_written
 from octuor.ui.texts import say
 
 
@@ -118,7 +119,7 @@ class ChatEvents:
     async def edited(self, request: gr.Request, event: gr.EditData, *asked: Any) -> AsyncIterator[Changes]:
         """A message has another text: a user's is answered anew, an assistant's stays as it was written."""
         reader, panel = reader_of(request), self._draw.panel(asked)
-        position, text = event.index if isinstance(event.index, int) else event.index[0], str(event.value)
+        position, text = event.index if isinstance(event.index, int) else event.index[0], as_written(str(event.value))
         turns = await asyncio.to_thread(self._kept.turns, reader.user.owner, panel.current)
         if 0 <= position < len(turns) and turns[position].role == "assistant":
             if not self._talk.is_running(reader.page):

@@ -128,6 +128,19 @@
     }
   });
 
+  // ---- copies: without the characters that make text of HTML (markdown.py) --------------------------
+  const asWritten = (text) => text.replaceAll("<\u2060", "<");
+  if (navigator.clipboard) {
+    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = (text) => write(asWritten(text));
+  }
+  document.addEventListener("copy", (event) => {
+    const text = String(getSelection());
+    if (!text.includes("<\u2060")) return;
+    event.clipboardData.setData("text/plain", asWritten(text));
+    event.preventDefault();
+  });
+
   // ---- what Gradio draws gets the names that screen readers need -----------------------------------
   function complete() {
     const select = find("language");
