@@ -150,7 +150,7 @@ class ChatEvents:
         """Ask, and draw the answer as it comes. text: a message, which may begin a conversation."""
         reader, panel = reader_of(request), self._draw.panel(asked)
         if self._talk.is_running(reader.page):
-            gr.Info(say(reader.language, "busy"))
+            gr.Info(say(reader.language, "busy"), title="Octuor")
             return
         is_first = True
         shown = talk.Shown(None)
@@ -229,7 +229,7 @@ class ChatEvents:
         try:
             made = await asyncio.to_thread(_import, self._kept, reader.user.owner, Path(path))
         except UiError as error:
-            gr.Warning(str(error))
+            gr.Warning(str(error), title=say(reader.language, "import"))
             return self._nothing
         self._talk.leave(reader.page)
         return await asyncio.to_thread(self._draw.conversation, reader, cards, made)
