@@ -102,7 +102,7 @@ def heat_map(routing: Routing, language: Language) -> str:
 def _scale(even: float, top: float, language: Language) -> str:
     """What the heat map's colours mean, with a mark at what all have if they have the same."""
     mark = f"{100 * even / top:.1f}%"
-    ramp = f"linear-gradient(to right in oklab, var(--less), var(--mid) {mark}, var(--more))"
+    ramp = f"linear-gradient(to right in oklab, var(--less), var(--even) {mark}, var(--more))"
     if_even = escape(say(language, "view_uniform", share=percent(even, language)))
     return (
         f'<div class="scale"><div class="ramp" style="background:{ramp}"></div><i class="mark" style="left:{mark}"></i>'
