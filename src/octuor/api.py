@@ -199,6 +199,10 @@ class Model:
         ids = encode_prompt(self.tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
         return self._answer(ids, params, on_prefill, strip_leading_space=False)
 
+    def new_cache(self, n_tokens: int) -> KVCache:
+        """An empty pool of keys and values for n_tokens, in this model's geometry and cache dtype."""
+        return KVCache(self.config, self.ops.zeros, n_tokens, dtype=self._cache_dtype)
+
     def logits(self, tokens: Sequence[int], *, on_route: OnRoute | None = None) -> NDArray[np.float32]:
         """Next-token logits after each of `tokens`, [T, V] float32; ids are taken as given, nothing is added.
 

@@ -129,21 +129,19 @@ def test_a_paused_prompt_takes_no_pages_beyond_what_it_recorded(tiny: Model) -> 
 
 
 def test_off_costs_nothing(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No callback in the forward pass, and no more rows in its last layer."""
-    seen: list[tuple[bool, bool, int]] = []
+    """No callback in the forward pass."""
+    seen: list[tuple[bool, int]] = []
 
-    def watched(
-        ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: Any, rows: Any, routed: Any
-    ) -> Array:
-        seen.append((on_route is None, routed is None, len(batch.tokens)))
-        return forward(ops, weights, config, batch, on_route, rows, routed)
+    def watched(ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: Any, rows: Any) -> Array:
+        seen.append((on_route is None, len(batch.tokens)))
+        return forward(ops, weights, config, batch, on_route, rows)
 
     monkeypatch.setattr(forward_pass, "forward", watched)
     Stage(tiny).answer(words(1, 50), PARAMS)
-    assert seen == [(True, True, 50)] + [(True, True, 1)] * 19
+    assert seen == [(True, 50)] + [(True, 1)] * 19
     seen.clear()
     Stage(tiny).answer(words(1, 50), PARAMS, routes=True)
-    assert seen == [(False, False, 50)] + [(False, True, 1)] * 19
+    assert seen == [(False, 50)] + [(False, 1)] * 19
 
 
 def test_dense_models_have_no_routes() -> None:

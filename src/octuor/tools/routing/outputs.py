@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from octuor.checkpoint.files import replacing
 from octuor.errors import RequestError
-from octuor.routing.plot import check_matplotlib, plot_experts, plot_repetition, plot_text
+from octuor.routing.plot import check_matplotlib, drawn, plot_experts, plot_repetition, plot_text
 from octuor.tools.routing.analysis import Analysis
 from octuor.tools.routing.page import routing_page
 from octuor.tools.routing.tables import experts_csv, repetition_csv, text_csv
@@ -57,9 +56,7 @@ def _files(analysis: Analysis, outputs: Outputs, layers: Sequence[int]) -> Itera
                 plot_text(analysis.blocks, layers),
             )  # fmt: skip
             for part, figure in zip(PARTS, figures, strict=True):
-                out = io.BytesIO()
-                figure.savefig(out, format=path.suffix[1:].lower(), dpi=150)
-                yield _named(path, part), out.getvalue()
+                yield _named(path, part), drawn(figure, path.suffix[1:].lower())
     if outputs.csv is not None:
         texts = (experts_csv(analysis, layers), repetition_csv(analysis), text_csv(analysis))
         for part, text in zip(PARTS, texts, strict=True):

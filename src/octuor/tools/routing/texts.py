@@ -79,9 +79,7 @@ def windows(tokenizer: Tokenizer, domain: Domain, context: int, max_tokens: int)
     All documents' first windows come before all second ones, so that a limit takes something of every document.
     """
     size = min(context, WINDOW) - 1
-    columns = [
-        (ids[at : at + size] for at in range(0, len(ids), size)) for ids in map(tokenizer.encode, domain.documents)
-    ]
+    columns = [_parts(tokenizer.encode(text), size) for text in domain.documents]
     found: list[list[int]] = []
     left = max_tokens
     for part in _in_turn(columns):
@@ -92,7 +90,11 @@ def windows(tokenizer: Tokenizer, domain: Domain, context: int, max_tokens: int)
     return found
 
 
-def _in_turn(columns: Sequence[Iterator[list[int]]]) -> Iterator[list[int]]:
+def _parts(ids: list[int], size: int) -> list[list[int]]:
+    return [ids[at : at + size] for at in range(0, len(ids), size)]
+
+
+def _in_turn(columns: Sequence[Sequence[list[int]]]) -> Iterator[list[int]]:
     for row in zip_longest(*columns):
         yield from (part for part in row if part is not None)
 
