@@ -39,7 +39,8 @@ def test_a_known_browser_keeps_its_id(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("browser", ["", "short", "b" * 44, "ä" * 43, "../" + "b" * 40, "b" * 42 + "'"])
 def test_an_id_that_we_did_not_make_is_replaced(tmp_path: Path, browser: str) -> None:
-    answer = Fronted(tmp_path).get(WHO, headers={"cookie": f"{BROWSER_COOKIE}={browser}".encode()})
+    cookie = f"{BROWSER_COOKIE}={browser}".encode()
+    answer = Fronted(tmp_path).request("POST", "/gradio_api/queue/join", headers={"cookie": cookie})
     [given] = re.findall(rf"{BROWSER_COOKIE}=([\w-]{{43}});", answer.headers["set-cookie"])
     assert answer.json()["owner"] == f"browser:{given}"
 
@@ -48,6 +49,11 @@ def test_an_owner_is_the_key_or_the_browser() -> None:
     assert User("b").owner == "browser:b"
     assert User("b", "sk-abcdefghXYZ", "sk-abcdefgh").owner == "key:sk-abcdefgh"
     assert "XYZ" not in repr(User("b", "sk-abcdefghXYZ", "sk-abcdefgh"))
+
+
+def test_files_bring_no_cookies(tmp_path: Path) -> None:
+    """A new browser asks for many at once, and would get as many ids."""
+    assert "set-cookie" not in Fronted(tmp_path).get("/assets/a.js").headers
 
 
 class Watch:

@@ -20,6 +20,7 @@ from octuor.ui.backend import ChatSettings, ModelCard
 from octuor.ui.chat_drawing import Changes, Drawing, Panel, Reader, reader_of
 from octuor.ui.chat_tab import ChatTab
 from octuor.ui.conversations import Conversation, Conversations, Turn
+from octuor.ui.markdown import as_written
 from octuor.ui.texts import say
 
 
@@ -31,6 +32,7 @@ class ChatEvents:
         self._talk = talking
         self._kept = conversations
         self._draw = Drawing(tab, conversations)
+        self._nothing: Changes = {tab.status: gr.skip()}
 
     def connect(self, page: gr.Blocks) -> None:
         """Give each event its handler."""
@@ -52,7 +54,7 @@ class ChatEvents:
         tab.undo.click(self.undone, [tab.message, *asked], seen, **quiet)
         tab.stop.click(self.stopped, None, None, queue=False, **quiet)
 
-        tab.picked.input(self.picked, [tab.picked, tab.cards, tab.search], seen, **quiet)
+        tab.picked.change(self.picked, [tab.picked, tab.cards, tab.search], seen, **last)
         tab.new.click(self.new, [tab.search], seen, **quiet)
         tab.search.input(self.searched, [tab.search, tab.current], tab.conversations, **last)
         gr.on([tab.title.submit, tab.title.blur], self.renamed, [tab.title, tab.current, tab.search], seen, **quiet)
@@ -117,7 +119,7 @@ class ChatEvents:
     async def edited(self, request: gr.Request, event: gr.EditData, *asked: Any) -> AsyncIterator[Changes]:
         """A message has another text: a user's is answered anew, an assistant's stays as it was written."""
         reader, panel = reader_of(request), self._draw.panel(asked)
-        position, text = event.index if isinstance(event.index, int) else event.index[0], str(event.value)
+        position, text = event.index if isinstance(event.index, int) else event.index[0], as_written(str(event.value))
         turns = await asyncio.to_thread(self._kept.turns, reader.user.owner, panel.current)
         if 0 <= position < len(turns) and turns[position].role == "assistant":
             if not self._talk.is_running(reader.page):
@@ -165,7 +167,7 @@ class ChatEvents:
                 is_first = False
                 yield changes
             if shown.live is not None:  # another conversation was chosen meanwhile, and is drawn already
-                yield {}
+                yield self._nothing
         except OctuorError as error:  # of the question itself: what was there stays
             yield await asyncio.to_thread(self._messages, reader, panel, str(error))
 
@@ -191,7 +193,7 @@ class ChatEvents:
         """Another conversation is to be shown; an answer under way ends."""
         reader = reader_of(request)
         self._talk.leave(reader.page)
-        found = await asyncio.to_thread(self._kept.find, reader.user.owner, picked)
+        found = await asyncio.to_thread(self._kept.find, reader.user.owner, picked.partition(" ")[0])
         return await asyncio.to_thread(self._draw.conversation, reader, cards, found, search)
 
     async def new(self, request: gr.Request, search: str) -> Changes:
@@ -209,7 +211,7 @@ class ChatEvents:
         reader = reader_of(request)
         found = self._kept.find(reader.user.owner, current)
         if found is None or found.title == title.strip():
-            return {}
+            return self._nothing
         if title.strip():
             self._kept.rename(reader.user.owner, current, title)
         return self._draw.name(reader, self._kept.find(reader.user.owner, current), search)
@@ -228,7 +230,7 @@ class ChatEvents:
             made = await asyncio.to_thread(_import, self._kept, reader.user.owner, Path(path))
         except UiError as error:
             gr.Warning(str(error))
-            return {}
+            return self._nothing
         self._talk.leave(reader.page)
         return await asyncio.to_thread(self._draw.conversation, reader, cards, made)
 

@@ -1,7 +1,7 @@
 """What the chat looks like, as plain values and HTML: messages, the list of conversations, the line below the chat.
 
-Everything that people or models wrote is escaped here, but for the messages themselves: those are Markdown, which the
-Chatbot component renders and cleans in the browser.
+Everything that people or models wrote is escaped here, but for the messages themselves: those are Markdown without
+HTML, which the Chatbot component renders, and cleans once more, in the browser.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from octuor.ui.backend import ModelCard
 from octuor.ui.conversations import Conversation
+from octuor.ui.markdown import without_html
 from octuor.ui.talk import Live, Shown
 from octuor.ui.texts import Language, number, say
 
@@ -39,7 +40,7 @@ LATEX = (
 
 def chat_messages(shown: Shown, language: Language) -> list[dict[str, Any]]:
     """What the Chatbot component takes. Its n-th message is the n-th turn; an error comes after all of them."""
-    messages = [_message(turn.role, turn.content) for turn in shown.turns]
+    messages = [_message(turn.role, without_html(turn.content)) for turn in shown.turns]
     if shown.live is not None and messages and not messages[-1]["content"][0]["text"]:
         messages[-1] = _message("assistant", '<span class="waiting"><i></i><i></i><i></i></span>')
     if shown.error is not None:

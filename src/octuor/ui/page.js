@@ -73,9 +73,9 @@
     box.value = text;
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }
+  let picks = 0;
   function pick(id) {
-    tell("picked", "");
-    tell("picked", id);
+    tell("picked", `${id} ${++picks}`); // another text each time, or it would be no event
     if (isNarrow()) setDrawer("conversations", false);
     focusMessage();
   }
@@ -126,6 +126,19 @@
     } else if (event.key === "Enter" && event.target.closest("#rename")) {
       event.target.blur();
     }
+  });
+
+  // ---- copies: without the characters that make text of HTML (markdown.py) --------------------------
+  const asWritten = (text) => text.replaceAll("<\u2060", "<");
+  if (navigator.clipboard) {
+    const write = navigator.clipboard.writeText.bind(navigator.clipboard);
+    navigator.clipboard.writeText = (text) => write(asWritten(text));
+  }
+  document.addEventListener("copy", (event) => {
+    const text = String(getSelection());
+    if (!text.includes("<\u2060")) return;
+    event.clipboardData.setData("text/plain", asWritten(text));
+    event.preventDefault();
   });
 
   // ---- what Gradio draws gets the names that screen readers need -----------------------------------
