@@ -185,7 +185,7 @@ def ours(
         weights: dict[str, Weight] = {}
         for name, x in exact.items():
             row, hessian = plan.formats[name], recorder.hessian(name) if share < 1 else None
-            if hessian is None or not row.is_tiled:
+            if hessian is None or not row.is_tiled or row.is_by_rows:
                 data = ops.quantize(x, row, found.importance.get(name), thorough=True)
             else:
                 data = quantize_with_feedback(x, row, hessian, ops.round_block)
