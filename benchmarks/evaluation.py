@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import octuor
-from octuor.evaluate.harness import _config, _import, own_configs
+from octuor.evaluate.harness import import_harness, own_configs, read_config
 from octuor.evaluate.harness_model import HarnessModel
 from octuor.evaluate.setting import Setting
 from octuor.evaluate.subject import Subject
@@ -66,13 +67,13 @@ def timed(model: Any) -> Iterator[list[float]]:
             delattr(model, name)
 
 
-def run(model: Any, task: str, setting: Setting) -> Run:
+def run(model: Any, task: str, setting: Setting, folder: Path) -> Run:
     """One task through the harness."""
-    harness = _import()
+    harness = import_harness()
     with timed(model) as seconds, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         raw = harness.evaluator.simple_evaluate(
-            model=model, tasks=[_config(own_configs()[task], setting)], limit=setting.limit,
+            model=model, tasks=[read_config(own_configs()[task], setting, folder)], limit=setting.limit,
             num_fewshot=SHOTS.get(task), bootstrap_iters=0,
             task_manager=harness.tasks.TaskManager(include_defaults=False),
         )  # fmt: skip
@@ -121,20 +122,27 @@ def main() -> None:
     given = parser.parse_args()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     setting = Setting(data=given.data, limit=given.limit)
-    _import()
+    import_harness()
     import torch
     from lm_eval.models.huggingface import HFLM
 
     theirs = HFLM(pretrained=given.checkpoint, device="cpu", dtype="float32", batch_size=given.batch)
     machine = machine_report()
-    print(f"{machine['cpu']}, {machine['threads']} threads; torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"\n| task | documents | same outcome | worst log-likelihood | ours, s | theirs, s | times faster | figures |")
+    print(
+        f"{machine['cpu']}, {machine['threads']} threads; torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
+    print("\n| task | documents | same outcome | worst log-likelihood | ours, s | theirs, s | times faster | figures |")
     print("|---|---|---|---|---|---|---|---|")
-    packs: dict[str, Run] = {}
+    with tempfile.TemporaryDirectory() as name:
+        measure(given, setting, theirs, Path(name))
+
+
+def measure(given: argparse.Namespace, setting: Setting, theirs: Any, folder: Path) -> None:
+    """Both backends in turn on each task, then the pack."""
     with Subject(octuor.load(given.checkpoint), cache_dtype="f32") as subject:
         ours = HarnessModel(subject)
         for task in given.tasks.split(","):
-            a, b = run(ours, task, setting), run(theirs, task, setting)
+            a, b = run(ours, task, setting, folder), run(theirs, task, setting, folder)
             same, n, worst = agreement(a, b)
             figures = ", ".join(f"{name} {value:.6g} / {b.figures[name]:.6g}" for name, value in a.figures.items())
             print(
@@ -150,9 +158,9 @@ def main() -> None:
         print("|---|---|---|")
         with Subject(octuor.load(given.pack)) as subject:
             for task in given.tasks.split(","):
-                packs[task] = run(HarnessModel(subject), task, setting)
-                figures = ", ".join(f"{name} {value:.6g}" for name, value in packs[task].figures.items())
-                print(f"| {task} | {figures} | {packs[task].seconds:.2f} |", flush=True)
+                found = run(HarnessModel(subject), task, setting, folder)
+                figures = ", ".join(f"{name} {value:.6g}" for name, value in found.figures.items())
+                print(f"| {task} | {figures} | {found.seconds:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

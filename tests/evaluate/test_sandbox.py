@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,9 @@ def sandbox() -> Sandbox:
 
 
 def test_a_program_passes_by_reaching_its_end(sandbox: Sandbox) -> None:
-    found = sandbox.run_all(["import math\nassert math.sqrt(4) == 2\nprint('hello')", "assert 1 == 2", "raise SystemExit(0)"])
+    found = sandbox.run_all(
+        ["import math\nassert math.sqrt(4) == 2\nprint('hello')", "assert 1 == 2", "raise SystemExit(0)"]
+    )
     assert [outcome.result for outcome in found] == ["passed", "failed (1)", "ended early"]
     assert found[0].output == "hello"
     assert "AssertionError" in found[1].output
@@ -46,7 +47,9 @@ def test_time_and_memory_are_limited(sandbox: Sandbox) -> None:
 
 def test_nothing_of_the_environment_is_inherited(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCTUOR_SECRET", "1")
-    assert sandbox.run("import os\nassert sorted(os.environ) == ['HOME', 'LANG', 'PATH'], os.environ").result == "passed"
+    assert (
+        sandbox.run("import os\nassert sorted(os.environ) == ['HOME', 'LANG', 'PATH'], os.environ").result == "passed"
+    )
 
 
 @needs_isolation
@@ -66,7 +69,10 @@ def test_files_of_others_are_not_there_and_the_system_is_read_only(sandbox: Sand
     assert "FileNotFoundError" in sandbox.run(f"open({str(secret)!r})").output
     assert "Read-only file system" in sandbox.run("open('/usr/octuor-was-here', 'w')").output or os.getuid() != 0
     assert sandbox.run("import os\nassert sorted(os.listdir('/work')) == ['program.py']").result == "passed"
-    assert sandbox.run("import os\nassert 'run' not in os.listdir('/') and 'home' not in os.listdir('/')").result == "passed"
+    assert (
+        sandbox.run("import os\nassert 'run' not in os.listdir('/') and 'home' not in os.listdir('/')").result
+        == "passed"
+    )
 
 
 @needs_isolation

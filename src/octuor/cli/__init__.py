@@ -14,7 +14,8 @@ from octuor import __version__
 from octuor.errors import OctuorError
 
 COMMANDS = (
-    "chat", "generate", "info", "plan", "pack", "convert", "synth", "bench", "bench serve", "train", "eval", "compare", "serve", "keys",
+    "chat", "generate", "info", "plan", "pack", "convert", "synth", "bench", "bench serve", "train", "eval", "compare",
+    "serve", "keys",
 )  # fmt: skip
 
 

@@ -21,9 +21,7 @@ def main(
     data: Annotated[Optional[Path], typer.Option(help="The folder with the tasks' files.")] = None,  # noqa: UP045
     text: Annotated[Optional[Path], typer.Option(help="What perplexity is of; default: Octuor's own text.")] = None,  # noqa: UP045
     limit: Annotated[Optional[int], typer.Option(min=1, help="Documents of each task at most.")] = None,  # noqa: UP045
-    shots: Annotated[
-        Optional[int], typer.Option(min=0, help="Examples before a question; default: the task's.")
-    ] = None,  # noqa: UP045
+    shots: Annotated[int | None, typer.Option(min=0, help="Examples before a question; default: the task's.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask in the models' chat format.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     out: Annotated[
@@ -65,6 +63,5 @@ def _print(pairs: list[Pair]) -> None:
     for pair in pairs:
         bounds = "" if pair.low is None else f"  {pair.low:+.4g} to {pair.high:+.4g}"
         p = "" if pair.p is None else f"  p {pair.p:.3g} ({pair.test})"
-        print(
-            f"{pair.task:20} {pair.metric:24} {pair.first:10.4g} {pair.second:10.4g} {pair.difference:+10.4g}{bounds}{p}"
-        )
+        values = f"{pair.first:10.4g} {pair.second:10.4g} {pair.difference:+10.4g}"
+        print(f"{pair.task:20} {pair.metric:24} {values}{bounds}{p}")

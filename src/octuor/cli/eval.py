@@ -13,7 +13,7 @@ import typer
 from octuor.cli import options
 
 if TYPE_CHECKING:
-    from octuor.evaluate.result import RunResult, TaskResult
+    from octuor.evaluate.result import TaskResult
 
 Folder = Optional[Path]  # noqa: UP045 - typer reads the annotation at run time
 
@@ -28,9 +28,7 @@ def main(
         Folder, typer.Option(help="A folder for the report and the answers; a run that was killed goes on there.")
     ] = None,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Documents of each task at most.")] = None,  # noqa: UP045
-    shots: Annotated[
-        Optional[int], typer.Option(min=0, help="Examples before a question; default: the task's.")
-    ] = None,  # noqa: UP045
+    shots: Annotated[int | None, typer.Option(min=0, help="Examples before a question; default: the task's.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask in the model's chat format.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     samples: Annotated[int, typer.Option(min=1, help="Programs a problem, for pass@k.")] = 1,

@@ -39,7 +39,7 @@ class Segment:
 
     @cached_property
     def first_wanted(self) -> int:
-        """The first position whose next token is scored in any of the texts; it may lie before or after this segment."""
+        """The first position whose next token is scored in any of the texts; it need not lie in this segment."""
         return min(text.start for text in self.texts) - 1
 
 

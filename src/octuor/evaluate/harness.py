@@ -6,8 +6,10 @@ names its file, which is looked for in the data folder.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ import numpy as np
 
 from octuor.errors import BackendError, RequestError
 from octuor.evaluate.result import Document, Example, Form, Metric, TaskResult
-from octuor.evaluate.setting import Setting
+from octuor.evaluate.setting import Setting, read_rows
 from octuor.evaluate.statistics import Z, make_metric
 from octuor.evaluate.subject import Subject
 
@@ -35,7 +37,8 @@ def own_configs() -> dict[str, Path]:
 
 
 @cache
-def _import() -> Any:
+def import_harness() -> Any:
+    """The package lm_eval, its progress bars put away. Raises BackendError where it is not installed."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by us
     try:
         import datasets
@@ -55,7 +58,7 @@ def run_harness(subject: Subject, names: Sequence[str], setting: Setting) -> lis
 
     Raises RequestError on a name that is none of these or a file that is not there, BackendError without the harness.
     """
-    harness = _import()
+    harness = import_harness()
     from octuor.evaluate.harness_model import HarnessModel
 
     model = HarnessModel(subject, seed=setting.seed, tell=setting.tell)
@@ -64,17 +67,18 @@ def run_harness(subject: Subject, names: Sequence[str], setting: Setting) -> lis
     is_own = all(name in own for name in names)  # reading the harness's own thousands of files takes seconds
     manager = harness.tasks.TaskManager(include_path=include, include_defaults=not is_own)
     found: list[TaskResult] = []
-    for name in names:
-        task = _config(own[name], setting) if name in own else name
-        if name not in own and name not in manager.all_tasks:
-            raise RequestError(f"task: expected one that `octuor eval --list` names, found {name!r}")
-        found += evaluate(model, task, setting, manager)
+    with tempfile.TemporaryDirectory(prefix="octuor-eval-") as folder:
+        for name in names:
+            if name not in own and name not in manager.all_tasks:
+                raise RequestError(f"task: expected one that `octuor eval --list` names, found {name!r}")
+            task = read_config(own[name], setting, Path(folder)) if name in own else name
+            found += evaluate(model, task, setting, manager)
     return found
 
 
 def evaluate(model: Any, task: str | dict[str, Any], setting: Setting, manager: Any) -> list[TaskResult]:
     """One task, or all of a group, with any model of the harness's."""
-    harness = _import()
+    harness = import_harness()
     began = time.perf_counter()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -93,13 +97,22 @@ def evaluate(model: Any, task: str | dict[str, Any], setting: Setting, manager: 
     ]
 
 
-def _config(path: Path, setting: Setting) -> dict[str, Any]:
-    """A config of ours with the paths of its files."""
+def read_config(path: Path, setting: Setting, folder: Path) -> dict[str, Any]:
+    """A config of ours over the user's files, whose rows it is given in `folder`, with the columns it names alone.
+
+    The harness's reader of JSON wants the same columns in every row, and its cache is by a file's path and date.
+    """
     import yaml
 
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    files = config["dataset_kwargs"]["data_files"]
-    config["dataset_kwargs"]["data_files"] = {part: str(setting.file(name)) for part, name in files.items()}
+    columns, files = config["metadata"]["columns"], config["dataset_kwargs"]["data_files"]
+    for part, name in files.items():
+        file = folder / f"{path.stem}-{part}.jsonl"
+        with file.open("w", encoding="utf-8") as out:
+            for row in read_rows(setting.file(name), *columns):
+                out.write(json.dumps({column: row[column] for column in columns}) + "\n")
+        files[part] = str(file)
+    config["dataset_kwargs"]["cache_dir"] = str(folder / "cache")
     return config
 
 

@@ -122,11 +122,11 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self,
         requests: list[tuple[tuple[str, str], list[int], list[int]]],
-        **_: Any,
+        **options: Any,  # noqa: ARG002
     ) -> list[tuple[float, bool]]:
         items = [Continuation(tuple(context), tuple(continuation)) for _, context, continuation in requests]
         scores = self._subject.score(items, self._progress("continuations"))
-        for (texts, _, _), score in zip(requests, scores, strict=True):
+        for (texts, *_), score in zip(requests, scores, strict=True):
             self.cache_hook.add_partial("loglikelihood", texts, (score.logprob, score.is_greedy))
         return [(score.logprob, score.is_greedy) for score in scores]
 

@@ -22,7 +22,7 @@ BUSY = (408, 429, 500, 502, 503, 504)
 
 
 def read_rating(text: str) -> float | None:
-    """The grade between double brackets, as in [[7]]; None where there is none, several that differ, or one off 1 to 10."""
+    """The grade between double brackets, as in [[7]]; None where there is none, several, or one off 1 to 10."""
     found = {float(number) for number in RATING.findall(text)}
     if len(found) != 1:
         return None
@@ -52,7 +52,9 @@ class Judge:
         try:
             return Judge(self.url, str(found["data"][0]["id"]), self.key, self.waits)
         except (KeyError, IndexError, TypeError) as error:
-            raise RequestError(f"{self.url}: expected a list of models, found {str(found)[:80]}; see --judge-model") from error
+            raise RequestError(
+                f"{self.url}: expected a list of models, found {str(found)[:80]}; see --judge-model"
+            ) from error
 
     def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
         """What it says, at temperature 0. Raises RequestError where it cannot be asked."""

@@ -1,7 +1,7 @@
 """The model under test, as tasks see it: scores of continuations and answers to prompts, each asked at most once.
 
-What it said is kept in a journal (journal.py), so that a run that was killed goes on where it was. Answers come from the
-engine, many at once; scores from likelihood.py.
+What it said is kept in a journal (journal.py), so that a run that was killed goes on where it was. Answers come from
+the engine, many at once; scores from likelihood.py.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Subject:
         self,
         keys: Sequence[str],
         ask: Callable[[Sequence[int]], Iterator[tuple[int, Value]]],
-        read: Callable[[dict[str, object]], Value],
+        read: Callable[[dict[str, Any]], Value],
         progress: Progress | None,
     ) -> list[Value]:
         """Values of all keys: those in the journal as they are, others asked for once and put there as they come."""
@@ -138,12 +138,11 @@ class Subject:
         for place, key in enumerate(keys):
             if key not in found:
                 first.setdefault(key, place)
-        n_first, n_done = len(found), 0
-        for place, value in ask(list(first.values())):
+        n_first = len(found)
+        for n_done, (place, value) in enumerate(ask(list(first.values())), start=1):
             found[keys[place]] = value
             if self._journal is not None:
-                self._journal.keep(keys[place], asdict(value))  # type: ignore[call-overload]
-            n_done += 1
+                self._journal.keep(keys[place], asdict(value))
             if progress is not None:
                 progress(n_first + n_done, n_first + len(first))
         if self._journal is not None:

@@ -51,9 +51,13 @@ class HumanEval:
     def run(self, subject: Subject, setting: Setting) -> TaskResult:
         """pass@k over the problems."""
         problems = []
-        for row in read_rows(setting.file("humaneval.jsonl", "HumanEval.jsonl"), "task_id", "prompt", "test", "entry_point"):
+        for row in read_rows(
+            setting.file("humaneval.jsonl", "HumanEval.jsonl"), "task_id", "prompt", "test", "entry_point"
+        ):
             tests = f"\n{row['test']}\ncheck({row['entry_point']})\n"
-            request = f"Complete this Python function. Answer with the whole function in one code block.\n\n{row['prompt']}"
+            request = (
+                f"Complete this Python function. Answer with the whole function in one code block.\n\n{row['prompt']}"
+            )
             problems.append(
                 Problem(str(row["task_id"]), row["prompt"], request, row["prompt"], tests, ENDS_OF_FUNCTION)
             )
@@ -88,8 +92,8 @@ class Mbpp:
         return run_problems(self.name, self.about, problems[: setting.limit], shots, subject, setting)
 
     def _task(self, text: str, tests: Sequence[str]) -> str:
-        listed = "\n".join(tests)
-        return f"You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:\n\n{listed}\n"
+        asked = f"You are an expert Python programmer, and here is your task: {text} Your code should pass these tests:"
+        return "\n".join((asked, "", *tests, ""))
 
 
 def run_problems(
@@ -113,7 +117,10 @@ def run_problems(
         about,
         metrics,
         tuple(documents),
-        tuple(_example(n, asked, replies, outcomes, documents[n // each]) for n in range(0, min(3 * each, len(asked)), each)),
+        tuple(
+            _example(n, asked, replies, outcomes, documents[n // each])
+            for n in range(0, min(3 * each, len(asked)), each)
+        ),
         {
             "shots": shots,
             "programs a problem": each,
@@ -121,7 +128,9 @@ def run_problems(
             "tokens": MAX_TOKENS,
             "chat": setting.chat,
             "isolated": sandbox.is_isolated,
-            "outcomes": {kind: sum(found.result == kind for found in outcomes) for kind in sorted({o.result for o in outcomes})},
+            "outcomes": {
+                kind: sum(found.result == kind for found in outcomes) for kind in sorted({o.result for o in outcomes})
+            },
         },
     )
 
@@ -158,5 +167,3 @@ def _example(
 ) -> Example:
     said = f"{replies[n].text}\n\n[{outcomes[n].result}]\n{outcomes[n].output}"
     return Example(document.id, asked[n].prompt, said, asked[n].tests, document.scores)
-
-

@@ -1,7 +1,7 @@
 """MT-Bench: two-turn questions, answers in FastChat's format, and grades of 1 to 10 by a judge where there is one.
 
-Source: Zheng et al. 2023, Judging LLM-as-a-Judge, arXiv:2306.05685; temperatures and formats as FastChat's llm_judge. The
-judge's words are ours, unless the data folder has FastChat's judge_prompts.jsonl.
+Source: Zheng et al. 2023, Judging LLM-as-a-Judge, arXiv:2306.05685; temperatures and formats as FastChat's llm_judge.
+The judge's words are ours, unless the data folder has FastChat's judge_prompts.jsonl.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ MAX_TOKENS = 1024
 AT_ONCE = 8  # judgements under way
 ANSWERS, JUDGEMENTS = "mt_bench_answers.jsonl", "mt_bench_judgements.jsonl"
 
-SYSTEM = "You grade answers of chat assistants. You are strict and fair; length and politeness earn nothing by themselves."
+SYSTEM = (
+    "You grade answers of chat assistants. You are strict and fair; length and politeness earn nothing by themselves."
+)
 GRADE = (
     "Grade the assistant's {which} for how well it does what the user asked: whether it is right, complete, to the "
     "point and well put.{reference} First say in a few sentences what is good and what is wrong. Then end with a grade "
-    "from 1 (useless) to 10 (could not be better), between double square brackets and on a line of its own: [[grade]]\n\n"
+    "from 1 (useless) to 10 (could not be better), between double brackets and on a line of its own: [[grade]]\n\n"
 )
 REFERENCE = " Hold it against the reference answer, which is right, and name each mistake."
 ONE_TURN = "<question>\n{question}\n</question>\n{reference}<answer>\n{answer}\n</answer>"
@@ -164,7 +166,9 @@ def write_answers(path: Path, questions: Sequence[Question], answers: Sequence[S
     )
 
 
-def judge_messages(question: Question, replies: Sequence[Reply], turn: int, templates: Mapping[str, Any]) -> list[dict[str, str]]:
+def judge_messages(
+    question: Question, replies: Sequence[Reply], turn: int, templates: Mapping[str, Any]
+) -> list[dict[str, str]]:
     """What the judge is asked of one turn. templates: FastChat's by name, or none."""
     has_reference = len(question.references) > turn
     name = f"single{'-math' if has_reference else ''}-v1{'-multi-turn' if turn else ''}"
@@ -196,7 +200,11 @@ def grade(
 ) -> dict[str, dict[str, Any]]:
     """What the judge said of each turn, by document: in FastChat's words, score -1 where it cannot be read."""
     file = _prompt_file(setting)
-    templates = {} if file is None else {row["name"]: row for row in read_rows(file, "name", "prompt_template", "system_prompt")}
+    templates = (
+        {}
+        if file is None
+        else {row["name"]: row for row in read_rows(file, "name", "prompt_template", "system_prompt")}
+    )
     asked = [
         (question, turn, judge_messages(question, replies, turn, templates))
         for question, replies in zip(questions, answers, strict=True)
@@ -230,8 +238,8 @@ def _graded(
     graded = []
     for document in documents:
         score, (question, _, turn) = float(said[document.id]["score"]), document.id.partition("/")
-        names = ("score", f"turn {turn}", fields[question]) if score >= 0 else ()
-        graded.append(Document(document.id, {**document.scores, **dict.fromkeys(names, score)}))
+        kinds = ("score", f"turn {turn}", fields[question]) if score >= 0 else ()
+        graded.append(Document(document.id, {**document.scores, **dict.fromkeys(kinds, score)}))
     names = sorted({name for document in graded for name in document.scores}, key=lambda name: (name != "score", name))
     metrics = tuple(make_metric(name, graded, higher_is_better=None if name == "ended" else True) for name in names)
     return graded, metrics, sum(float(row["score"]) < 0 for row in said.values())
