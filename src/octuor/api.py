@@ -31,6 +31,9 @@ from octuor.experts.store import Store
 from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, cache_tokens, check_ids, generate
 from octuor.model import OnRoute
 from octuor.ops import Ops
+from octuor.routing.recording import Recording
+from octuor.routing.trace import check_has_router, record, trace
+from octuor.routing.values import Routing
 from octuor.sampling import SamplingParams, make_sampler
 from octuor.tokenizer import AnyMessage, Detokenizer, Tokenizer, encode_chat, encode_prompt, open_tokenizer
 from octuor.units import parse_bytes
@@ -196,10 +199,14 @@ class Model:
         ids = encode_prompt(self.tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
         return self._answer(ids, params, on_prefill, strip_leading_space=False)
 
+    def new_cache(self, n_tokens: int) -> KVCache:
+        """An empty pool of keys and values for n_tokens, in this model's geometry and cache dtype."""
+        return KVCache(self.config, self.ops.zeros, n_tokens, dtype=self._cache_dtype)
+
     def logits(self, tokens: Sequence[int], *, on_route: OnRoute | None = None) -> NDArray[np.float32]:
         """Next-token logits after each of `tokens`, [T, V] float32; ids are taken as given, nothing is added.
 
-        on_route  called with each layer's number and Routing, for each chunk of tokens
+        on_route  called with each layer's number and LayerRouting, for each chunk of tokens
         """
         ids = [int(token) for token in tokens]
         check_ids(ids, self.config.vocab_size)
@@ -217,6 +224,39 @@ class Model:
             rows = forward_pass.logits(self.ops, self.weights, hidden)
             out[start : start + len(rows)] = self.ops.to_numpy(rows)
         return out
+
+    def route(
+        self, text: str | Sequence[int], *, spoken: Sequence[range] = (), alternatives: int | None = 5
+    ) -> Routing:
+        """Which experts play each token of a text, after BOS, or of a list of ids, taken as they are.
+
+        spoken        parts of the ids that the model said itself: with them, to the last bit what the engine recorded
+        alternatives  how many of the likeliest tokens to tell for each place, with their log-probabilities; None: no
+                      log-probabilities either, which takes less time
+
+        Raises RequestError for a dense model, no tokens, ids outside the vocabulary, more than the context.
+        """
+        check_has_router(self.config)
+        ids = encode_prompt(self.tokenizer, text) if isinstance(text, str) else [int(token) for token in text]
+        check_ids(ids, self.config.vocab_size)
+        if not 1 <= len(ids) <= self.context:
+            raise RequestError(
+                f"text: expected 1 to the {self.context} tokens of the context, found {len(ids)}; route it in parts"
+            )
+        if not all(0 <= part.start <= part.stop <= len(ids) and part.step == 1 for part in spoken):
+            raise RequestError(f"spoken: expected ranges within the {len(ids)} tokens, found {list(spoken)}")
+        if self.page_in is not None:
+            self.page_in.wait(0)
+        chunk = min(self.chunk, PREFILL_CHUNK)
+        cache = KVCache(
+            self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype=self._cache_dtype
+        )
+        passes = trace(
+            self.ops, self.weights, self.config, cache, ids,
+            spoken=spoken, chunk=chunk, has_logits=alternatives is not None,
+        )  # fmt: skip
+        tokenizer = None if self.checkpoint.tokenizer is None else self.tokenizer
+        return record(passes, ids, Recording(self.config.n_experts, tokenizer), alternatives or 0)
 
     @cached_property
     def bytes_per_token(self) -> int:

@@ -209,7 +209,7 @@ def generate(
             now = time.perf_counter()
             progress.usage = Usage(len(ids), len(generated), cached, first_logits_at - began, now - first_logits_at)
 
-        for start, end in _pieces(cached, len(ids), chunk):
+        for start, end in pieces(cached, len(ids), chunk):
             logits = context.run(ops, weights, config, ids[start:end])
             first_logits_at = time.perf_counter()
             account()
@@ -239,7 +239,7 @@ def generate(
     return Generation(tokens(), progress)
 
 
-def _pieces(start: int, end: int, chunk: int) -> Iterator[tuple[int, int]]:
+def pieces(start: int, end: int, chunk: int) -> Iterator[tuple[int, int]]:
     """Up to `chunk` tokens of a prompt at a time, none of them alone unless the whole is."""
     while start < end:
         until = min(start + chunk, end)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from octuor.cli import options
+
+if TYPE_CHECKING:
+    from starlette.middleware import Middleware
+
+    from octuor.server.serving import Serving
 
 
 def main(
@@ -41,6 +47,7 @@ def main(
     allow_no_keys: Annotated[
         bool, typer.Option("--allow-no-keys", help="Answer anybody, beyond this machine too, while there are no keys.")
     ] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Show the chat page at the same address.")] = False,
 ) -> None:
     """Serve models over HTTP: /v1 as Mistral and OpenAI have it, and TGI's routes.
 
@@ -85,5 +92,13 @@ def main(
             on_load=bar.loading,
             on_ready=ready,
             warn=lambda line: print(f"octuor: {line}", file=sys.stderr),
+            front=_page if ui else None,
         )
     sys.exit(status)
+
+
+def _page(serving: Serving) -> Sequence[Middleware]:
+    from octuor.ui.in_process import InProcess
+    from octuor.ui.mount import page_front
+
+    return page_front(serving, InProcess(serving))
