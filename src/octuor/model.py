@@ -39,12 +39,26 @@ def forward(
     """
     x = ops.embed(batch.tokens, weights.embed)  # [T, D]
     for n, layer in enumerate(weights.layers):
-        attended = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
-        if rows is not None and n == config.n_layers - 1:  # its keys and values are in the cache by now
-            x, attended = x[rows], attended[rows]
-        x = x + ops.linear(attended, layer.wo)
-        x = x + feed_forward(ops, layer, config, ops.rms_norm(x, layer.moe_norm, config.norm_eps), n, on_route)
+        x = block(ops, layer, config, x, batch, n, on_route, rows if n == config.n_layers - 1 else None)
     return ops.rms_norm(x, weights.norm, config.norm_eps)
+
+
+def block(
+    ops: Ops,
+    layer: Layer,
+    config: ModelConfig,
+    x: Array,
+    batch: Batch,
+    n: int,
+    on_route: OnRoute | None = None,
+    rows: NDArray[np.int32] | None = None,
+) -> Array:
+    """Layer n on the residual stream: [T, D] -> [T, D], or [R, D] where only rows [R] are wanted after it."""
+    attended = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+    if rows is not None:  # its keys and values are in the cache by now
+        x, attended = x[rows], attended[rows]
+    x = x + ops.linear(attended, layer.wo)
+    return x + feed_forward(ops, layer, config, ops.rms_norm(x, layer.moe_norm, config.norm_eps), n, on_route)
 
 
 def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batch, n: int) -> Array:
