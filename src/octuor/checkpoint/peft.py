@@ -54,7 +54,8 @@ class LowRank:
 
     def rows(self, start: int, stop: int) -> F32Array:
         """The change of rows start to stop, [stop - start, in] float32."""
-        return (self.b[start:stop] * np.float32(self.scale)) @ self.a
+        change: F32Array = (self.b[start:stop] @ self.a) * np.float32(self.scale)
+        return change
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,11 @@ class FrozenMatrix:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A leaf with a change of low rank that learns: base + scale * b @ a.
+    """A leaf with a change of low rank that learns: base + scale * b[rows] @ a.
 
     base     a tensor or a FrozenMatrix, [out, in]
-    a, b     [r, in] and [out, r] float32
+    a, b     [r, in] and [N, r] float32
+    rows     those of b that are this leaf's, N >= out where several leaves share a pair
     dropout  share of the inputs of a that are left out, the others made larger; 0 outside training
 
     Source: Hu et al. 2021, LoRA, arXiv:2106.09685.
@@ -79,6 +80,7 @@ class Adapted:
     a: Tensor
     b: Tensor
     scale: float
+    rows: slice
     dropout: float = 0.0
 
     @property
@@ -109,4 +111,4 @@ def product(x: Tensor, leaf: Tensor | FrozenMatrix | Adapted) -> Tensor:
         return found
     whole = product(x, leaf.base)
     inputs = F.dropout(x.float(), leaf.dropout) if leaf.dropout else x.float()
-    return whole + (leaf.scale * F.linear(F.linear(inputs, leaf.a), leaf.b)).to(whole.dtype)
+    return whole + (leaf.scale * F.linear(F.linear(inputs, leaf.a), leaf.b[leaf.rows])).to(whole.dtype)
