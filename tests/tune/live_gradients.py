@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 import torch
-from torch import Tensor
+from tune.bits import nf4
 
 from foreign import blocks, gptq
-from octuor.batch import whole
 from octuor.checkpoint import Checkpoint
 from octuor.config import ModelConfig
 from octuor.ops.native import NativeOps
-from octuor.ops.torch import TorchOps
-from octuor.ops.torch_leaves import FrozenMatrix, product
 from octuor.quant import F32, find_format
-from octuor.train.loss import balance_loss
-from octuor.tune.encode import Piece
-from octuor.tune.forward import hidden_states, make_turn
-from octuor.tune.loss import log_probabilities
 from octuor.tune.recipe import Method, Schedule
 from octuor.tune.student import Student
 from octuor.weights import Weight, weight_shapes
 from toys import random_values
-from tune.bits import nf4
 
 CONFIG = ModelConfig(
     dim=256, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=64, hidden_dim=256, vocab_size=300, n_experts=4,
