@@ -15,7 +15,7 @@ import numpy as np
 
 from octuor.errors import BackendError, RequestError
 from octuor.routing.coloured_text import broken, draw_text, text_size
-from octuor.routing.colours import EXPERTS, INK, expert_tint
+from octuor.routing.colours import INK, LINES, expert_tint
 from octuor.routing.tally import Tally
 from octuor.routing.values import Routing
 
@@ -133,7 +133,7 @@ def plot_routing(routing: Routing, layers: Sequence[int] | None) -> Figure:
     axes = _placed(figure, total / 2 + 0.85, 0.35, total / 2 - 1.1, upper - 0.95)
     tally = Tally.of(routing)
     for choices in range(1, min(tally.n_choices, 2) + 1):
-        colour = EXPERTS[4] if choices == 1 else EXPERTS[5]
+        colour = LINES[4] if choices == 1 else LINES[5]
         _line(axes, tally, choices, colour, "first choice" if choices == 1 else "first or second choice")
         _random(axes, tally, choices)
     axes.set_ylim(bottom=0)
@@ -238,8 +238,8 @@ def _expert_legend(figure: Figure, n_experts: int) -> None:
 
 
 def _domain_colours(n: int) -> list[str]:
-    if n <= len(EXPERTS):
-        return [EXPERTS[at] for at in (4, 5, 2, 0, 1, 6, 7, 3)[:n]]  # yellow, which is faint in lines, last
+    if n <= len(LINES):
+        return [LINES[at] for at in (4, 5, 2, 0, 1, 6, 7, 3)[:n]]  # yellow, which is faint in lines, last
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
