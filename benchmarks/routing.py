@@ -4,9 +4,9 @@ python benchmarks/routing.py                          # the pocket model
 python benchmarks/routing.py random-8x7b.octuor       # of `octuor synth ... --geometry mixtral-8x7b --layers 2`
 
 A row compares steps of the engine (a whole prompt; a token of each answer), recorded or not by lot, so that both meet
-the same machine: the tenth-fastest of each hundred, for where others work, too, most steps are interrupted and their
-times say nothing of ours. Beside it, played again in a loop, what it takes to copy out a step's routes: a part of the
-step for prompts; for answers it is the caller's, who does it when it looks at them.
+the same machine: medians of the process's CPU time on one thread, which others' work lengthens least, with the error
+of their ratio from resampling. Beside it, played again in a loop, what it takes to copy out a step's routes: a part of
+the step for prompts; for answers it is the caller's, who does it when it looks at them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from octuor.ops import LayerRouting
 from octuor.routing.recording import PassLog
 from octuor.sampling import SamplingParams
 
-QUANTILE = 0.1
+RESAMPLED = 400
 REPLAYS = 500
 
 
@@ -42,15 +42,15 @@ class Case:
 
 
 CASES = (
-    Case("prompt of 128", 1, 128, 1, 400),
-    Case("prompt of 512", 1, 512, 1, 120),
+    Case("prompt of 128", 1, 128, 1, 300),
+    Case("prompt of 512", 1, 512, 1, 100),
     Case("answer, alone", 1, 16, 257, 16),
     Case("answers, 8 at once", 8, 16, 129, 12),
 )
 
 
 class Clock:
-    """The engine's on_step: seconds of the steps of one kind, without and with, and whose turn it is.
+    """The engine's on_step: CPU seconds of the steps of one kind, without and with, and whose turn it is.
 
     sequences  that run, whose next step is to be recorded or not
     """
@@ -60,14 +60,17 @@ class Clock:
         self.is_prompt = False
         self.is_on = False
         self.sequences: list[Sequence] = []
+        self.began = 0.0
         self._rng = rng
 
     def __call__(self, report: StepReport) -> None:
+        now = time.process_time()
         if self.is_prompt == (report.n_decoding == 0):
-            self.seconds[self.is_on].append(report.seconds)
+            self.seconds[self.is_on].append(now - self.began)
             self.is_on = bool(self._rng.random() < 0.5)
         for sequence in self.sequences:
             sequence.is_recorded = self.is_on
+        self.began = time.process_time()
 
 
 def main() -> None:
@@ -76,20 +79,19 @@ def main() -> None:
     parser.add_argument("model", nargs="?")
     parser.add_argument("--share", type=float, default=1.0, help="of the times that each case runs")
     arguments = parser.parse_args()
-    model, clock = load(arguments.model, resident=True), Clock(np.random.default_rng(1))
+    model, clock = load(arguments.model, resident=True, threads=1), Clock(np.random.default_rng(1))
     engine = Engine(model, EngineSettings(max_batch=8, cache_tokens=4096), on_step=clock)
     clock.sequences = engine._scheduler.running  # the list itself, which changes
     rng = np.random.default_rng(0)
     print(f"{model.checkpoint.source.name}, {model.config.n_layers} layers")
-    print(f"{'case':20} {'steps':>6} {'off, ms':>9} {'on, ms':>9} {'on/off':>8} {'copying, us':>12}")
+    print(f"{'case':20} {'steps':>6} {'off, ms':>9} {'on, ms':>9} {'on/off':>8}            {'copying, us':>12}")
     for case in CASES:
         off, on = _steps(engine, clock, case, rng, max(3, round(arguments.share * case.times)))
-        without, with_ = 1e3 * np.quantile(off, QUANTILE), 1e3 * np.quantile(on, QUANTILE)
+        without, with_ = 1e3 * np.median(off), 1e3 * np.median(on)
+        ratios = [np.median(rng.choice(on, len(on))) / np.median(rng.choice(off, len(off))) for _ in range(RESAMPLED)]
         copying = min(_copying(model, case) for _ in range(5))
-        print(
-            f"{case.name:20} {len(on) + len(off):6} {without:9.3f} {with_:9.3f} {with_ / without:8.4f} {copying:12.1f}",
-            flush=True,
-        )
+        ratio = f"{with_ / without:8.4f} ± {np.std(ratios):.4f}"
+        print(f"{case.name:20} {len(on) + len(off):6} {without:9.3f} {with_:9.3f} {ratio} {copying:12.1f}", flush=True)
     share = _last_layer(engine, clock, rng)
     print(f"the last layer's wo and router for all 512 tokens of a prompt, recorded or not: {100 * share:.2f} %")
 
@@ -99,17 +101,18 @@ def _steps(
 ) -> tuple[list[float], list[float]]:
     """Seconds of steps, without and with."""
     clock.is_prompt = case.answer == 1
-    _run(engine, case, rng, routes=True)
+    _run(engine, clock, case, rng, routes=True)
     clock.seconds, clock.is_on = ([], []), False
     for n in range(times):
-        _run(engine, case, np.random.default_rng(n // 2), routes=clock.is_on if clock.is_prompt else True)
+        _run(engine, clock, case, np.random.default_rng(n // 2), routes=clock.is_on if clock.is_prompt else True)
     return clock.seconds
 
 
-def _run(engine: Engine, case: Case, rng: np.random.Generator, *, routes: bool) -> None:
+def _run(engine: Engine, clock: Clock, case: Case, rng: np.random.Generator, *, routes: bool) -> None:
     params = SamplingParams(temperature=0, max_tokens=case.answer, min_tokens=case.answer)
     engine.forget_prefixes()
     failed: list[Failed] = []
+    clock.began = time.process_time()
     for _ in range(case.batch):
         prompt = Prompt(rng.integers(3, engine.model.config.vocab_size, case.prompt).tolist())
         request = Request(prompt, params, routes=routes)
@@ -142,12 +145,12 @@ def _last_layer(engine: Engine, clock: Clock, rng: np.random.Generator, n_tokens
     clock.is_prompt, clock.seconds = True, ([], [])
     took = []
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.process_time()
         x = ops.rms_norm(ops.linear(mixed, layer.wo), layer.moe_norm, config.norm_eps)
         ops.route(x, layer.router, config.n_experts_per_token)
-        took.append(time.perf_counter() - began)
-        _run(engine, Case("", 1, n_tokens, 1, 1), rng, routes=clock.is_on)
-    return float(np.quantile(took, QUANTILE) / np.quantile([*clock.seconds[0], *clock.seconds[1]], QUANTILE))
+        took.append(time.process_time() - began)
+        _run(engine, clock, Case("", 1, n_tokens, 1, 1), rng, routes=clock.is_on)
+    return float(np.median(took) / np.median([*clock.seconds[0], *clock.seconds[1]]))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_alternatives_name_control_tokens(pocket: Model) -> None:
     found = recording.routing()
     assert found.alternatives.pieces == (("</s>", ""), ("", ""))
     assert found.alternatives.ids.tolist() == [[2, 32500], [0, 0]]
-    np.testing.assert_array_equal(found.alternatives.logprobs, np.float32([[-0.5, -0.75], [np.nan, np.nan]]))
+    np.testing.assert_array_equal(found.alternatives.logprobs, np.array([[-0.5, -0.75], [np.nan, np.nan]], np.float32))
 
 
 @pytest.mark.parametrize(
