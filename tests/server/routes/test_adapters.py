@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapter_files import random_adapter
-from octuor.engine.engine import Engine
+from octuor.api import Model
+from octuor.sampling import SamplingParams
 from octuor.server.settings import ServerSettings
-from server.http_client import HELLO, Client, error_of, pocket
+from server.http_client import HELLO, Client, error_of
+from server.live_client import live_client
 
-FIELDS = {"temperature": 0, "max_tokens": 12}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two adapters of the pocket model."""
-    root = tmp_path_factory.mktemp("adapters")
-    for n, name in enumerate(("one", "two")):
-        random_adapter(root / name, pocket().config, n, targets=("attention",))
-    return root
+FIELDS: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 
 
 @pytest.fixture
-def client(folder: Path) -> Iterator[Client]:
-    model = pocket()
-    with Engine(model) as engine:
-        yield Client(engine=engine, settings=ServerSettings(adapter_folder=str(folder)))
-    for name in model.adapters.names:
-        model.adapters.unload(name)
+def client(tmp_path: Path) -> Iterator[Client]:
+    """With a folder of two adapters, both of which may be loaded."""
+    with live_client() as found:
+        for n, name in enumerate(("one", "two")):
+            random_adapter(tmp_path / name, base(found).config, n, alpha=60.0, targets=("attention",))
+        found.serving.settings = ServerSettings(adapter_folder=str(tmp_path))
+        yield found
+
+
+def base(client: Client) -> Model:
+    return client.serving.models().default.model
 
 
 def load(client: Client, name: str, path: str) -> None:
@@ -51,16 +50,14 @@ def test_each_name_has_its_own_answer(client: Client) -> None:
     load(client, "second", "two")
     found = {name: text(client, name) for name in ("pocket", "pocket:one", "one", "mistral-small:second", "second")}
     assert found["pocket"] == plain
-    assert found["pocket:one"] == found["one"] == said("one")
-    assert found["mistral-small:second"] == found["second"] == said("second")
+    assert found["pocket:one"] == found["one"] == said(client, "one")
+    assert found["mistral-small:second"] == found["second"] == said(client, "second")
     assert len(set(found.values())) == 3
 
 
-def said(adapter: str) -> str:
+def said(client: Client, adapter: str) -> str:
     """Without a server."""
-    from octuor.sampling import SamplingParams
-
-    tokens = pocket().chat(HELLO, SamplingParams(temperature=0, max_tokens=12), adapter=adapter)
+    tokens = base(client).chat(HELLO, SamplingParams(**FIELDS), adapter=adapter)
     return "".join(token.text for token in tokens)
 
 
@@ -77,15 +74,15 @@ def test_unloading(client: Client) -> None:
     answer = client.post("/v1/unload_lora_adapter", {"lora_name": "one"})
     assert answer.text == "Success: LoRA adapter 'one' removed successfully."
     error_of(client.chat(model="pocket:one"), 404)
-    error_of(client.post("/v1/unload_lora_adapter", {"lora_name": "one"}), 400)
+    error_of(client.post("/v1/unload_lora_adapter", {"lora_name": "one"}), 422)
 
 
-def test_only_from_the_servers_folder(client: Client, tmp_path: Path) -> None:
-    outside = random_adapter(tmp_path / "other", pocket().config, 3, targets=("attention",))
-    for path in (str(outside), "../other", "one/../../x"):
-        error_of(client.post("/v1/load_lora_adapter", {"lora_name": "x", "lora_path": path}), 422)
-    error_of(client.post("/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "none"}), 400)
-    error_of(client.post("/v1/load_lora_adapter", {"lora_name": "a:b", "lora_path": "one"}), 400)
+def test_only_from_the_servers_folder(client: Client, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "other"
+    random_adapter(outside, base(client).config, 3, targets=("attention",))
+    for name, path in (("x", str(outside)), ("x", "../other"), ("x", "one/../../x"), ("x", "none"), ("a:b", "one")):
+        error_of(client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": path}), 422)
+    assert base(client).adapters.names == ()
 
 
 def test_not_without_leave() -> None:
