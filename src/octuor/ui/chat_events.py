@@ -56,7 +56,7 @@ class ChatEvents:
 
         tab.picked.change(self.picked, [tab.picked, tab.cards, tab.search], seen, **last)
         tab.new.click(self.new, [tab.search], seen, **quiet)
-        tab.search.input(self.searched, [tab.search, tab.current], tab.conversations, **last)
+        tab.search.change(self.searched, [tab.search, tab.current], tab.conversations, **last)
         gr.on([tab.title.submit, tab.title.blur], self.renamed, [tab.title, tab.current, tab.search], seen, **quiet)
         tab.delete.click(lambda: gr.update(visible=True), None, tab.delete_row, queue=False, **quiet)
         tab.delete_keep.click(lambda: gr.update(visible=False), None, tab.delete_row, queue=False, **quiet)
