@@ -230,7 +230,8 @@ class Talk:
                 if not running.is_left:
                     yield Shown(conversation, (*before, *final), None, error)
             finally:
-                pump.cancel()
+                if not pump.cancelling():  # a second time would cut short what the backend does to end its work
+                    pump.cancel()
                 writer.finish(running)  # the page has gone: once, and at once
                 if not pump.done():  # the page need not wait until the backend has ended its work
                     self._ending.add(pump)
