@@ -20,7 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 PICTURES = Path(__file__).parents[2] / "build" / "ui"
 DEADLINE_S = 30.0
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DESKTOP, PHONE = (1280, 860), (390, 844)
 
 # All names but this machine's lead nowhere; Chromium asks for nothing on its own account either.
@@ -29,7 +29,7 @@ OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
     "--disable-domain-reliability", "--disable-client-side-phishing-detection", "--no-pings", "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
-    "--disable-features=OptimizationHints,MediaRouter,Translate,AutofillServerCommunication,CertificateTransparencyComponentUpdater",
+    "--disable-features=OptimizationHints,MediaRouter,Translate,AutofillServerCommunication,CertificateTransparencyComponentUpdater,NetworkTimeServiceQuerying",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Chat:
 
     def titles(self) -> list[str]:
         """The list of conversations."""
-        found = self.script("return [...document.querySelectorAll('#conversations [data-id]')].map(e => e.innerText)")
+        found = self.script("return [...document.querySelectorAll('#conversations li button')].map(e => e.innerText)")
         return [str(title) for title in found]
 
     # ---- doing -----------------------------------------------------------------------------------
@@ -239,20 +239,24 @@ def chromium(profile: Path, *options: str, size: tuple[int, int] = DESKTOP, phon
 
 
 def requested(log: Path) -> list[str]:
-    """Every address that a browser asked for, from the file of --log-net-log: its own requests among them."""
+    """Every address that pages asked for, from the file of --log-net-log; Chromium's own news and clocks left out."""
     text = log.read_text(encoding="utf-8", errors="replace")
     try:
         noted = json.loads(text)
     except ValueError:  # a browser that was ended does not finish the file
         noted = json.loads(text.rstrip().rstrip(",") + "]}")
-    kinds = noted["constants"]["logEventTypes"]
-    begun = {kinds["URL_REQUEST_START_JOB"], kinds["REQUEST_ALIVE"]}
-    events = [event for event in noted["events"] if event["type"] in begun]
-    return [event["params"]["url"] for event in events if "url" in event.get("params", {})]
+    begun = noted["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    given = [event.get("params", {}) for event in noted["events"] if event["type"] == begun]
+    return [
+        params["url"]
+        for params in given
+        if params.get("initiator", "not an origin") != "not an origin"
+        or any(name in params.get("network_isolation_key", "") for name in LOOPBACK)
+    ]
 
 
 def elsewhere(addresses: list[str]) -> list[str]:
     """Those that are not on this machine."""
     found = [urlsplit(address) for address in addresses]
-    return sorted({url.geturl() for url in found if url.scheme in ("http", "https", "ws", "wss") and url.hostname
-                   and url.hostname not in ("127.0.0.1", "localhost", "::1")})  # fmt: skip
+    is_net = ("http", "https", "ws", "wss")
+    return sorted({url.geturl() for url in found if url.scheme in is_net and url.hostname not in LOOPBACK})

@@ -56,7 +56,7 @@ class ChatEvents:
 
         tab.picked.change(self.picked, [tab.picked, tab.cards, tab.search], seen, **last)
         tab.new.click(self.new, [tab.search], seen, **quiet)
-        tab.search.input(self.searched, [tab.search, tab.current], tab.conversations, **last)
+        tab.search.change(self.searched, [tab.search, tab.current], tab.conversations, **last)
         gr.on([tab.title.submit, tab.title.blur], self.renamed, [tab.title, tab.current, tab.search], seen, **quiet)
         tab.delete.click(lambda: gr.update(visible=True), None, tab.delete_row, queue=False, **quiet)
         tab.delete_keep.click(lambda: gr.update(visible=False), None, tab.delete_row, queue=False, **quiet)
@@ -150,7 +150,7 @@ class ChatEvents:
         """Ask, and draw the answer as it comes. text: a message, which may begin a conversation."""
         reader, panel = reader_of(request), self._draw.panel(asked)
         if self._talk.is_running(reader.page):
-            gr.Info(say(reader.language, "busy"))
+            gr.Info(say(reader.language, "busy"), title="Octuor")
             return
         is_first = True
         shown = talk.Shown(None)
@@ -229,7 +229,7 @@ class ChatEvents:
         try:
             made = await asyncio.to_thread(_import, self._kept, reader.user.owner, Path(path))
         except UiError as error:
-            gr.Warning(str(error))
+            gr.Warning(str(error), title=say(reader.language, "import"))
             return self._nothing
         self._talk.leave(reader.page)
         return await asyncio.to_thread(self._draw.conversation, reader, cards, made)
