@@ -93,23 +93,17 @@ def test_a_whole_conversation_has_each_token_once(chat: Chat, model: octuor.Mode
     questions = ["Tell me about a cat.", "And then?"]
     answers = [chat.say(question) for question in questions]
     observatory(chat)
+    n_last = len(shown(chat)[0])
     chat.click("#observe-conversation")
-    until(lambda: len(chat.script(TOKENS)) > 60, "the whole conversation")
+    until(lambda: len(chat.script(TOKENS)) > n_last, "the whole conversation")
     ids, experts = shown(chat)
     talk = [{"role": "user", "content": questions[0]}, {"role": "assistant", "content": answers[0]}]
+    before = len(encode_chat(model.tokenizer, talk[:1]))
     prompt = encode_chat(model.tokenizer, [*talk, {"role": "user", "content": questions[1]}])
     assert ids[: len(prompt)] == prompt
-    first = len(encode_chat(model.tokenizer, talk[:1]))
-    second = len(encode_chat(model.tokenizer, [*talk, {"role": "user", "content": ""}]))
-    spoken = [range(first, first + _length(model, talk, first)), range(len(prompt), len(ids))]
-    assert second > first
+    assert len(ids) == len(prompt) + n_last
+    spoken = [range(before, prompt.index(model.tokenizer.eos_id) + 1), range(len(prompt), len(ids))]
     assert experts == model.route(ids, spoken=spoken).experts[:, 0, 0].tolist()
-
-
-def _length(model: octuor.Model, talk: list[dict[str, str]], first: int) -> int:
-    """Tokens of the first answer, its end included."""
-    prompt = encode_chat(model.tokenizer, [*talk, {"role": "user", "content": "x"}])
-    return prompt.index(model.tokenizer.eos_id) + 1 - first
 
 
 def test_what_is_told_of_a_token_is_what_the_model_says(chat: Chat, model: octuor.Model) -> None:
@@ -129,6 +123,7 @@ def test_what_is_told_of_a_token_is_what_the_model_says(chat: Chat, model: octuo
     assert f"Probability {100 * np.exp(routing.logprobs[place]):.1f}\u202f%" in told
     for piece, logprob in zip(routing.alternatives.pieces[place], routing.alternatives.logprobs[place], strict=True):
         assert f"{piece.replace(' ', '␣')}\n{100 * np.exp(logprob):.1f}\u202f%" in told
+    chat.script("scrollTo(0, document.body.scrollHeight)")
     cell = chat.all("#observatory-heat td")[0]
     ActionChains(chat.driver).move_to_element(cell).perform()
     until(lambda: "Layer 0, expert 0:" in tip(chat), "a cell's numbers")
@@ -177,6 +172,7 @@ def test_a_legend_key_leaves_one_experts_tokens_bright(chat: Chat) -> None:
 def test_a_text_of_any_kind_is_shown_and_not_run(chat: Chat, model: octuor.Model) -> None:
     observatory(chat)
     chat.click("#observe-text")
+    chat.one("#observatory-input textarea")
     chat.script(
         "const box = document.querySelector('#observatory-input textarea'); box.value = arguments[0];"
         "box.dispatchEvent(new Event('input', {bubbles: true}))",
@@ -289,7 +285,7 @@ def test_pictures(kind: str, another: Callable[..., Chat]) -> None:
     chat.open()
     chat.set("seed", 7)
     if kind == "phone":
-        chat.click("#close-drawers")
+        chat.driver.find_element("tag name", "body").send_keys(Keys.ESCAPE)  # the panel lies over the chat there
     chat.say("Tell me a story about a little dog who finds a red ball.")
     observatory(chat)
     shown(chat)
