@@ -211,9 +211,11 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
         max_seq_len=1024,
     )  # fmt: skip
     path = write_model(random_checkpoint(config), folder / "large.octuor")
-    options = ("serve", path, "--ui", "--port", 0, "--context", 1024, "--memory")
     refused = subprocess.run(
-        program(*options, "1MB"), env={**environment(), "OCTUOR_HOME": str(folder)}, capture_output=True, text=True
+        program("serve", path, "--ui", "--port", 0, "--context", 1024, "--memory", "1MB"),
+        env={**environment(), "OCTUOR_HOME": str(folder)},
+        capture_output=True,
+        text=True,
     )
     least = re.search(r"expected at least ([\d.]+) MB", refused.stderr)
     assert least, refused.stderr
