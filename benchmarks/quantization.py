@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from llama_files import Arrays, F32Array, make_files, read_gguf
 from octuor.api import Model
 from octuor.checkpoint import Checkpoint, open_checkpoint
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps
 from octuor.quant import BF16, F32
 from octuor.quant.feedback import quantize_with_feedback
@@ -138,7 +138,7 @@ class Recorder(NativeOps):
         self._see(x if self._names[id(weight)] == "lm_head" else x / self._size, weight)
         return super().linear(x, weight)
 
-    def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
+    def moe(self, x: F32Array, routing: LayerRouting, experts: Sequence[Expert]) -> F32Array:
         for e, expert in enumerate(experts):
             tokens, rank = np.nonzero(routing.experts == e)
             if len(tokens):

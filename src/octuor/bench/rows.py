@@ -19,7 +19,7 @@ from octuor.bench.cost import Cost
 from octuor.bench.model import CACHE_DTYPE, BenchModel
 from octuor.cache import PAGE_SIZE, KVCache
 from octuor.generate import Context, cache_tokens
-from octuor.ops import Ops, Routing
+from octuor.ops import LayerRouting, Ops
 
 ANSWER_START = 16  # tokens that a sequence has before its answer
 
@@ -55,7 +55,7 @@ class _Log:
     def __init__(self) -> None:
         self.chosen: list[Any] = []
 
-    def __call__(self, layer: int, routing: Routing) -> None:  # noqa: ARG002
+    def __call__(self, layer: int, routing: LayerRouting) -> None:  # noqa: ARG002
         self.chosen.append(routing.experts)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.batch import whole
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps
 from octuor.quant import find_in_packs
 from octuor.tools.pack.rounding import Errors, ExpertSample, attention_errors, expert_errors, lightness
@@ -170,7 +170,7 @@ class LayerWatch(Watch):
             change = np.square(part - exact).sum(axis=1, dtype=np.float64) * lightness(self.walk.x[first:last])
             self.attention_noise += float(change.sum() / (branch.stop - branch.start))
 
-    def routed(self, x: F32Array, routing: Routing) -> None:
+    def routed(self, x: F32Array, routing: LayerRouting) -> None:
         """Who goes where; how much each input of the experts counts on average."""
         self._x, self._routing = x, routing
         self.weights = lightness(self.walk.x)
