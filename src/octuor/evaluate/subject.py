@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from octuor.api import Model
@@ -178,7 +179,7 @@ class Subject:
             request = Request(Prompt(wish.ids), wish.params, is_chat=wish.is_chat, name=f"eval-{place}")
             self._engine.submit(request, lambda event: events.put((place, event)))
 
-        for place, _ in zip(waiting, range(2 * MAX_BATCH), strict=False):
+        for place in islice(waiting, 2 * MAX_BATCH):
             submit(place)
         while pieces:
             place, event = events.get()
