@@ -226,13 +226,19 @@ class Model:
         return out
 
     def route(
-        self, text: str | Sequence[int], *, spoken: Sequence[range] = (), alternatives: int | None = 5
+        self,
+        text: str | Sequence[int],
+        *,
+        spoken: Sequence[range] = (),
+        alternatives: int | None = 5,
+        on_prefill: OnPrefill | None = None,
     ) -> Routing:
         """Which experts play each token of a text, after BOS, or of a list of ids, taken as they are.
 
         spoken        parts of the ids that the model said itself: with them, to the last bit what the engine recorded
         alternatives  how many of the likeliest tokens to tell for each place, with their log-probabilities; None: no
                       log-probabilities either, which takes less time
+        on_prefill    called with tokens done and in all, after each pass
 
         Raises RequestError for a dense model, no tokens, ids outside the vocabulary, more than the context.
         """
@@ -256,7 +262,7 @@ class Model:
             spoken=spoken, chunk=chunk, has_logits=alternatives is not None,
         )  # fmt: skip
         tokenizer = None if self.checkpoint.tokenizer is None else self.tokenizer
-        return record(passes, ids, Recording(self.config.n_experts, tokenizer), alternatives or 0)
+        return record(passes, ids, Recording(self.config.n_experts, tokenizer), alternatives or 0, on_prefill)
 
     @cached_property
     def bytes_per_token(self) -> int:

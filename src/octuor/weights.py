@@ -27,7 +27,7 @@ class Weight:
     """One matrix [out, in] or vector [n] as it is stored.
 
     data    the stored numbers, as format has them; often a view of a mapped file
-    format  one of quant.FORMATS, or another program's storage
+    format  one of quant.IN_PACKS, or another program's storage
     name    its canonical name, for error messages
     parts   further arrays that the format keeps apart, such as scales; none in formats of ours
 

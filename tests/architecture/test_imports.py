@@ -18,7 +18,7 @@ FRONT = ("", "__main__")
 TORCH_PARTS = ("train", "integrations")
 HOMES = {  # beside those
     "torch": ("ops.torch",),
-    "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.values"),
+    "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.coloured_text", "routing.values"),
     "aiohttp": ("bench.serve.client",),
 }
 ROOMS = {
@@ -175,6 +175,7 @@ def test_public_names() -> None:
         "Model",
         "ModelConfig",
         "OctuorError",
+        "Routing",
         "SamplingParams",
         "Token",
         "Usage",

@@ -130,7 +130,7 @@ def test_what_is_not_a_conversation_is_refused_in_one_line(text: str, message: s
 
 
 def test_a_large_file_is_refused_before_it_is_read() -> None:
-    with pytest.raises(UiError, match="expected at most 16 MiB"):
+    with pytest.raises(UiError, match="expected at most 8 MB"):
         parse("[" * (MAX_FILE + 1), "a.json")
 
 

@@ -15,7 +15,7 @@ from octuor.errors import OctuorError
 
 COMMANDS = (
     "chat", "generate", "info", "plan", "pack", "convert", "synth", "bench", "bench serve", "train", "eval", "compare",
-    "serve", "ui", "keys",
+    "serve", "ui", "keys", "routing",
 )  # fmt: skip
 
 

@@ -10,6 +10,10 @@ ModelArgument = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time on every Python it supports
     typer.Argument(help="A pack, a checkpoint (folder or file), or a Hub id; default: the pocket model."),
 ]
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", help="A pack, a checkpoint (folder or file), or a Hub id; default: the pocket model."),
+]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; default: one a performance core.")]  # noqa: UP045
 Resident = Annotated[bool, typer.Option("--resident", help="Copy the weights to memory that is never reclaimed.")]
 Memory = Annotated[

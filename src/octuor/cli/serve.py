@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from octuor.cli import options
-
-if TYPE_CHECKING:
-    from starlette.middleware import Middleware
-
-    from octuor.server.serving import Serving
 
 
 def main(
@@ -62,6 +56,10 @@ def main(
     except ModuleNotFoundError as error:
         raise BackendError(f'serve: expected {error.name}, found none; pip install "octuor[serve]"') from error
 
+    front = None
+    if ui:
+        from octuor.ui.run import own_page as front
+
     settings = Config() if config is None else read_config(config)
     given: dict[str, Any] = {
         "host": host,
@@ -92,13 +90,6 @@ def main(
             on_load=bar.loading,
             on_ready=ready,
             warn=lambda line: print(f"octuor: {line}", file=sys.stderr),
-            front=_page if ui else None,
+            front=front,
         )
     sys.exit(status)
-
-
-def _page(serving: Serving) -> Sequence[Middleware]:
-    from octuor.ui.in_process import InProcess
-    from octuor.ui.mount import page_front
-
-    return page_front(serving, InProcess(serving))

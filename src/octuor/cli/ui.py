@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import webbrowser
+from threading import Thread
 from typing import Annotated, Optional
 
 import typer
@@ -54,8 +54,7 @@ def main(
     try:
         from octuor.server.run import serve
         from octuor.server.settings import Config, ModelSettings, ServerSettings
-        from octuor.ui.in_process import InProcess
-        from octuor.ui.mount import page_front
+        from octuor.ui.run import own_page, serve_page
     except ModuleNotFoundError as error:
         raise BackendError(f'ui: expected {error.name}, found none; pip install "octuor[ui]"') from error
 
@@ -66,8 +65,8 @@ def main(
     def ready(address: str) -> None:
         bar.close()
         print(f"octuor shows its page at {address}", flush=True)
-        if _has_display() if open_page is None else open_page:
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        if has_display() if open_page is None else open_page:
+            Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     def warn(line: str) -> None:
         print(f"octuor: {line}", file=sys.stderr)
@@ -76,21 +75,13 @@ def main(
     with bar:
         if server is not None:
             from octuor.ui.address import Address
-            from octuor.ui.run import serve_page
 
             secret = key or os.environ.get("OCTUOR_API_KEY") or os.environ.get("OPENAI_API_KEY")
             sys.exit(serve_page(Address(server, secret), settings, on_ready=ready, warn=warn))
         config = Config(settings, (ModelSettings(path=model, context=context, resident=resident, memory=memory),))
-        sys.exit(
-            serve(
-                config,
-                on_load=bar.loading,
-                on_ready=ready,
-                warn=warn,
-                front=lambda serving: page_front(serving, InProcess(serving)),
-            )
-        )
+        sys.exit(serve(config, on_load=bar.loading, on_ready=ready, warn=warn, front=own_page))
 
 
-def _has_display() -> bool:
+def has_display() -> bool:
+    """Whether a browser that is opened would be seen: not from a script, nor at the far end of a terminal."""
     return sys.stdout.isatty() and (sys.platform == "darwin" or any(os.environ.get(name) for name in DISPLAYS))

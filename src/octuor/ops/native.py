@@ -23,6 +23,7 @@ from octuor.ops.decoded import decoded
 from octuor.ops.layouts import layout, native_name
 from octuor.quant import Format
 from octuor.quant.base import Storage, relative_importance
+from octuor.quant.plain import from_bf16
 from octuor.weights import Expert, StreamedExperts, Weight
 
 try:
@@ -199,6 +200,9 @@ class NativeOps:
         """
         if not row.is_tiled:
             return row.quantize(x)
+        if row.is_by_rows:
+            wide = from_bf16(x) if x.dtype == np.uint16 else np.asarray(x, dtype=np.float32)
+            return row.quantize(wide, importance, thorough=thorough)
         relative = None if importance is None else relative_importance(importance, x.shape[1])
         out = np.empty(row.storage_shape(x.shape), dtype=row.dtype)
         source = {"f": "f32", "e": "f16", "H": "bf16"}.get(x.dtype.char, x.dtype.name)
@@ -235,6 +239,8 @@ class NativeOps:
 def _matrix(weight: Weight) -> _native.Matrix:
     """A weight that runs in place, where it lies."""
     data, name = weight.data, weight.format.name
+    if isinstance(weight.format, Format) and weight.format.is_by_rows and data.ndim == 3:
+        data = data.reshape(data.shape[0], -1)
     if data.flags.c_contiguous and data.ndim <= 3 and not weight.parts:
         return _native.Matrix(data, weight.shape, name)
     if native_name(weight.format) is None:

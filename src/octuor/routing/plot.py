@@ -5,6 +5,7 @@ Source: Jiang et al. 2024, Mixtral of Experts, arXiv:2401.04088, Figures 7, 8 an
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,18 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from octuor.errors import BackendError, RequestError
-from octuor.routing.colours import EXPERTS, INK, expert_tint
+from octuor.routing.coloured_text import broken, draw_text, text_size
+from octuor.routing.colours import INK, LINES, expert_tint
 from octuor.routing.tally import Tally
 from octuor.routing.values import Routing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure
 
-MONO = "DejaVu Sans Mono"  # comes with matplotlib
 SOFT = "#8894a5"
-MONO_ASPECT = 0.602  # a character's width over the font's size
-LINE_HEIGHT = 1.55  # of the font's size
+MOST_LINES = 40  # of one text
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,16 @@ def plot_experts(tallies: Sequence[Tally], layers: Sequence[int]) -> Figure:
         for n, (tally, colour) in enumerate(zip(tallies, _domain_colours(len(tallies)), strict=True)):
             left = at - 0.42 + (n + 0.5) * width
             axes.bar(left, 100 * tally.share()[layer], width * 0.92, color=colour, label=_plain(tally.name))
-        axes.axhline(100 / n_experts, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="uniform")
+        uniform = axes.axhline(100 / n_experts, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_title(f"layer {layer}", loc="left", fontsize=10, fontweight="bold")
         axes.set_ylabel("% of tokens'\nassignments")
+        axes.set_xlim(-0.6, n_experts - 0.4)
         _quiet(axes)
+    uniform.set_label("uniform")
     panels[-1].set_xticks(at, [str(expert) for expert in range(n_experts)])
     panels[-1].set_xlabel("expert (first or second choice)" if tallies[0].n_choices == 2 else "expert")
-    _legend(figure, panels[0], len(tallies) + 1)
+    _small(panels[-1])
+    _legend(figure, panels[-1], len(tallies) + 1)
     return figure
 
 
@@ -86,7 +89,7 @@ def plot_repetition(tallies: Sequence[Tally]) -> Figure:
         axes.set_title("first choice" if choices == 1 else "first or second choice", loc="left", fontsize=10)
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel("% of neighbouring tokens\nwith the same expert")
-    _legend(figure, panels[0], len(tallies) + 1)
+    _legend(figure, panels[0], len(tallies))
     return figure
 
 
@@ -95,17 +98,19 @@ def plot_text(blocks: Sequence[Block], layers: Sequence[int], *, width: int = 46
 
     width  characters of a line
     """
-    size = 7.5
-    lines = [_lines(block.routing, width) for block in blocks]
-    heights = [len(rows) + 1.6 for rows in lines]
-    column = (width + 3) * size * MONO_ASPECT / 72
-    figure = _figure(column * len(layers), 0.65 + sum(heights) * size * LINE_HEIGHT / 72)
-    grid = figure.subplots(len(blocks), len(layers), squeeze=False, gridspec_kw={"height_ratios": heights})
-    for block, rows, row_axes in zip(blocks, lines, grid, strict=True):
-        for layer, axes in zip(layers, row_axes, strict=True):
-            draw_text(axes, block.routing, rows, layer, width, size)
-            title = f"{_plain(block.name)}, layer {layer}"
-            axes.set_title(title, loc="left", fontsize=8.5, fontweight="bold", pad=3)
+    from matplotlib.figure import Figure
+
+    lines = [broken(block.routing, width) for block in blocks]
+    each, gap = text_size(1, width)[0], 0.25
+    heights = [text_size(len(rows), width)[1] for rows in lines]
+    figure = Figure(figsize=(gap + (each + gap) * len(layers), sum(heights) + 0.34 * len(blocks) + 0.4), dpi=120)
+    top = 0.0
+    for block, rows, height in zip(blocks, lines, heights, strict=True):
+        for column, layer in enumerate(layers):
+            axes = _placed(figure, gap + (each + gap) * column, top + 0.28, each, height)
+            draw_text(axes, block.routing, rows, layer, width)
+            _head(axes, f"{_plain(block.name)}, layer {layer}")
+        top += height + 0.34
     _expert_legend(figure, blocks[0].routing.n_experts)
     return figure
 
@@ -117,28 +122,39 @@ def plot_routing(routing: Routing, layers: Sequence[int] | None) -> Figure:
     check_layers(layers, routing.n_layers)
     if not layers or not len(routing):
         raise RequestError("plot: expected a layer and a token at least, found none")
-    width, size = 46, 7.5
-    rows = _lines(routing, width)[:40]
-    column = (width + 3) * size * MONO_ASPECT / 72
-    bottom = (len(rows) + 1.6) * size * LINE_HEIGHT / 72
-    figure = _figure(max(column * len(layers), 8.5), 4.1 + bottom)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(3.4, bottom + 0.7), squeeze=False)[:, 0]
-    left, right = upper.subplots(1, 2)
-    draw_load(left, routing)
+    from matplotlib.figure import Figure
+
+    width, gap, upper = 46, 0.25, 3.6
+    rows = broken(routing, width)[:MOST_LINES]
+    each, height = text_size(len(rows), width)
+    total = max(gap + (each + gap) * len(layers), 9.0)
+    figure = Figure(figsize=(total, upper + height + 0.75), dpi=120)
+    draw_load(_placed(figure, 0.6, 0.35, total / 2 - 0.9, upper - 0.95), routing)
+    axes = _placed(figure, total / 2 + 0.85, 0.35, total / 2 - 1.1, upper - 0.95)
     tally = Tally.of(routing)
     for choices in range(1, min(tally.n_choices, 2) + 1):
-        colour = EXPERTS[4] if choices == 1 else EXPERTS[5]
-        _line(right, tally, choices, colour, "first choice" if choices == 1 else "first or second choice")
-        _random(right, tally, choices)
-    right.set_ylim(bottom=0)
-    right.set_ylabel("% of neighbouring tokens\nwith the same expert")
-    right.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    panels = lower.subplots(1, len(layers), squeeze=False)[0]
-    for layer, axes in zip(layers, panels, strict=True):
-        draw_text(axes, routing, rows, layer, width, size)
-        axes.set_title(f"layer {layer}", loc="left", fontsize=8.5, fontweight="bold", pad=3)
-    _expert_legend(lower, routing.n_experts)
+        colour = LINES[4] if choices == 1 else LINES[5]
+        _line(axes, tally, choices, colour, "first choice" if choices == 1 else "first or second choice")
+        _random(axes, tally, choices)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("% of neighbouring tokens\nwith the same expert", fontsize=9)
+    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    for column, layer in enumerate(layers):
+        axes = _placed(figure, gap + (each + gap) * column, upper + 0.25, each, height)
+        draw_text(axes, routing, rows, layer, width)
+        _head(axes, f"layer {layer}")
+    _expert_legend(figure, routing.n_experts)
     return figure
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """A figure as "png" or "svg", the same bytes for the same figure."""
+    import matplotlib as mpl
+
+    out = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "octuor"}):
+        figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return out.getvalue()
 
 
 def draw_load(axes: Axes, routing: Routing) -> None:
@@ -155,58 +171,6 @@ def draw_load(axes: Axes, routing: Routing) -> None:
     bar = axes.figure.colorbar(image, ax=axes)
     bar.ax.tick_params(labelsize=8)
     bar.set_label(f"% of assignments (uniform: {100 / routing.n_experts:.4g})", fontsize=8)
-
-
-Line = list[tuple[int, int, str]]  # token, column, what of it stands in this line
-
-
-def draw_text(axes: Axes, routing: Routing, rows: Sequence[Line], layer: int, width: int, size: float) -> None:
-    """Lines of a text, each token on its first expert's tint."""
-    from matplotlib.patches import Rectangle
-
-    axes.set_xlim(0, width)
-    axes.set_ylim(len(rows), 0)
-    axes.axis("off")
-    for y, row in enumerate(rows):
-        for token, x, text in row:
-            tint = expert_tint(int(routing.experts[token, layer, 0]))
-            axes.add_patch(Rectangle((x, y + 0.06), len(text), 0.88, facecolor=tint, edgecolor="white", linewidth=0.5))
-            axes.text(
-                x, y + 0.7, text, family=MONO, fontsize=size, color=INK, va="baseline", ha="left", parse_math=False
-            )
-
-
-def _lines(routing: Routing, width: int) -> list[Line]:
-    """A text in lines of at most `width` characters, broken where it breaks and where it must."""
-    known = _characters()
-    lines: list[Line] = [[]]
-    at = 0
-    for token, piece in enumerate(routing.pieces):
-        for n, part in enumerate(piece.split("\n")):
-            text = "".join(c if ord(c) in known else "\N{WHITE SQUARE}" for c in part.replace("\t", "    "))
-            if n:
-                lines[-1].append((token, at, "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"))
-                lines.append([])
-                at = 0
-            if at + len(text) > width and at:
-                lines.append([])
-                at, text = 0, text
-            while text:
-                room = width - at
-                lines[-1].append((token, at, text[:room]))
-                at, text = at + len(text[:room]), text[room:]
-                if text:
-                    lines.append([])
-                    at = 0
-    return lines
-
-
-def _characters() -> set[int]:
-    """Those that the font can show."""
-    from matplotlib.font_manager import findfont
-    from matplotlib.ft2font import FT2Font
-
-    return set(FT2Font(findfont(MONO)).get_charmap())
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -229,7 +193,11 @@ def _line(axes: Axes, tally: Tally, choices: int, colour: str, label: str) -> No
 
 def _random(axes: Axes, tally: Tally, choices: int) -> None:
     rate = 100 * tally.random_repetition(choices)
-    axes.axhline(rate, color=INK, linewidth=1, linestyle=(0, (4, 3)), label=f"random: {rate:.3g} %")
+    axes.axhline(rate, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="_random")
+    axes.annotate(
+        f"random: {rate:.3g} %", (1, rate), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+        textcoords="offset points", ha="right", fontsize=8, color=INK,
+    )  # fmt: skip
 
 
 def _quiet(axes: Axes) -> None:
@@ -251,16 +219,27 @@ def _legend(figure: Figure, axes: Axes, n: int) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(n, 7), fontsize=8, frameon=False)
 
 
-def _expert_legend(figure: FigureBase, n_experts: int) -> None:
+def _placed(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches from the left and from the top: letters and boxes must agree to the point."""
+    whole_width, whole_height = figure.get_size_inches()
+    place = (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
+    return figure.add_axes(place)
+
+
+def _head(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=8.5, fontweight="bold", pad=3)
+
+
+def _expert_legend(figure: Figure, n_experts: int) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(facecolor=expert_tint(expert), label=f"expert {expert}") for expert in range(n_experts)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=n_experts, fontsize=8, frameon=False)
+    figure.legend(handles=patches, loc="lower center", ncols=n_experts, fontsize=8, frameon=False)
 
 
 def _domain_colours(n: int) -> list[str]:
-    if n <= len(EXPERTS):
-        return list(EXPERTS[:n])
+    if n <= len(LINES):
+        return [LINES[at] for at in (4, 5, 2, 0, 1, 6, 7, 3)[:n]]  # yellow, which is faint in lines, last
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 

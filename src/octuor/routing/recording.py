@@ -72,6 +72,11 @@ class Recording:
         """Those of the next tokens that have none yet."""
         self._routes.append(routes)
 
+    @property
+    def has_routes(self) -> bool:
+        """Whether any are known: a request may find all its prompt in the cache and have one token to say."""
+        return bool(self._routes)
+
     def routing(self) -> Routing:
         """All tokens whose routes are known. Raises RequestError where there is none."""
         if not self._routes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,12 +62,25 @@ def trace(
         yield Traced(log.routes(), logits)
 
 
-def record(passes: Iterator[Traced], ids: Sequence[int], recording: Recording, n_alternatives: int) -> Routing:
-    """All passes over ids as one Routing, with probabilities and alternatives where the passes have logits."""
+def record(
+    passes: Iterator[Traced],
+    ids: Sequence[int],
+    recording: Recording,
+    n_alternatives: int,
+    on_pass: Callable[[int, int], None] | None = None,
+) -> Routing:
+    """All passes over ids as one Routing, with probabilities and alternatives where the passes have logits.
+
+    on_pass  called with tokens done and in all
+    """
     recording.add_token(ids[0])
+    done = 0
     later = iter(ids[1:])
     for traced in passes:
         recording.add_routes(traced.routes)
+        done += len(traced.routes)
+        if on_pass is not None:
+            on_pass(done, len(ids))
         if traced.logits is None:
             continue
         for row, token_id in zip(traced.logits, later, strict=False):  # the last row foretells no token of these

@@ -27,7 +27,7 @@ REASONS: dict[str, Reason] = {"stop": "stop", "length": "length", "model_length"
 def base_of(url: str) -> str:
     """The address that ends in /v1, or in whatever path was given in its place. Raises ConfigError."""
     full = url if "://" in url else f"http://{url}"
-    if not re.fullmatch(r"https?://[^/\s?#@]+[^\s?#]*", full):
+    if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", full):
         raise ConfigError(f"server: expected an address such as http://127.0.0.1:8000, found {url!r}")
     base = ENDINGS.sub("", full)
     return base if base.count("/") > 2 else f"{base}/v1"
@@ -97,6 +97,10 @@ class Address:
             first_token_s=(first or time.perf_counter()) - began,
             ignored=dialect.ignored(ask),
         )
+
+    async def route(self, user: User, model: str, text: str) -> bytes | None:  # noqa: ARG002
+        """None: no address tells."""
+        return None
 
     async def status(self, user: User) -> Status | None:  # noqa: ARG002
         """None: addresses do not tell."""

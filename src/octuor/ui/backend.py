@@ -239,5 +239,11 @@ class Backend(Protocol):
     def chat(self, user: User, ask: Ask) -> AsyncGenerator[Delta | Done, None]:
         """Answer: Delta after Delta, at last one Done. Closing it early ends the work at once, and brings no Done."""
 
+    async def route(self, user: User, model: str, text: str) -> bytes | None:
+        """Send any text through a model: octuor.routing.Routing.to_bytes() of all of it, BOS first.
+
+        None: the model has no routes, or it is at an address that does not tell them.
+        """
+
     async def status(self, user: User) -> Status | None:
         """How the server stands; None: an address that does not tell."""

@@ -242,6 +242,17 @@ class Conversations:
             ).rowcount
             return changed > 0 and _touched(database, owner, conversation, self._clock())
 
+    def forget(self, owner: str, conversation: str, turn: int) -> bool:
+        """Delete the message with this id where it is the last one; False where it is not."""
+        with self._using() as database:
+            cursor = database.execute(
+                """DELETE FROM messages WHERE id = ? AND conversation = ?
+                   AND position = (SELECT max(position) FROM messages WHERE conversation = ?)
+                   AND EXISTS (SELECT 1 FROM conversations WHERE id = ? AND owner = ?)""",
+                (turn, conversation, conversation, conversation, owner),
+            )
+            return cursor.rowcount > 0
+
     # ---- within ----------------------------------------------------------------------------------
 
     def _change(self, statement: str, values: tuple[str, ...], owner: str, conversation: str) -> bool:

@@ -22,7 +22,7 @@ from octuor.ui.conversations import (
 )
 
 FORMAT, VERSION = "octuor-conversation", 1
-MAX_FILE = 16 * 2**20  # bytes
+MAX_FILE = 8_000_000  # bytes
 ENDINGS: tuple[Ending, ...] = ("stop", "length", "cancelled", "failed")
 MAX_TOKENS = 2**31  # a count above this was never counted
 
@@ -70,7 +70,7 @@ def parse(text: str, name: str) -> Imported:
     for messages. Raises UiError that says what is wrong and where.
     """
     if len(text) > MAX_FILE or len(text.encode("utf-8", "replace")) > MAX_FILE:
-        raise UiError(f"{name}: expected at most {MAX_FILE >> 20} MiB")
+        raise UiError(f"{name}: expected at most {MAX_FILE // 1_000_000} MB")
     try:
         document = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
-from typing import Any
+from contextlib import asynccontextmanager
 
 import gradio as gr
 from fastapi import FastAPI
 
-from octuor.ui.backend import Ask, Backend, ChatSettings, Delta, Message
-from octuor.ui.visitors import user_of
+from octuor.ui import look
+from octuor.ui.backend import Backend
+from octuor.ui.conversations import open_conversations
+from octuor.ui.page import build_page, page_routes, page_words
 
 
 def make_app(backend: Backend, max_upload: int) -> FastAPI:
-    async def answer(text: str, _: list[Any], request: gr.Request) -> AsyncIterator[tuple[str, list[Any]]]:
-        user = user_of(request)
-        model = (await backend.models(user))[0].name
-        said = ""
-        ask = Ask(model, [Message("user", text)], ChatSettings(max_new_tokens=100))
-        async with aclosing(backend.chat(user, ask)) as parts:
-            async for part in parts:
-                if isinstance(part, Delta):
-                    said += part.text
-                    yield "", [{"role": "user", "content": text}, {"role": "assistant", "content": said}]
+    """The application, whose lifespan is to be entered. max_upload: bytes of a file that is given.
 
-    with gr.Blocks(title="Octuor", analytics_enabled=False) as blocks:
-        chat = gr.Chatbot(elem_id="chat")
-        message = gr.Textbox(elem_id="message")
-        message.submit(answer, [message, chat], [message, chat])
-    shell = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    Raises AccountError of kind "state" if the conversations cannot be opened.
+    """
+    conversations = open_conversations()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            conversations.close()
+
+    words = page_words()
+    shell = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    shell.routes.extend(page_routes(conversations))  # before Gradio's, which takes all paths
     gr.mount_gradio_app(
         shell,
-        blocks,
+        build_page(backend, conversations, words),
         path="/",
+        theme=look.theme(),
+        i18n=words,
         footer_links=[],
         run_history=False,
         ssr_mode=False,

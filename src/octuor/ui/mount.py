@@ -77,9 +77,13 @@ def make_page(backend: Backend) -> Page:
     }
     try:
         from octuor.ui.gradio_app import make_app
-    except ModuleNotFoundError as error:
-        raise BackendError(f'ui: expected {error.name}, found none; pip install "octuor[ui]"') from error
-    return Page(make_app(backend, MAX_UPLOAD), files)
+
+        return Page(make_app(backend, MAX_UPLOAD), files)
+    except BaseException as error:
+        shutil.rmtree(files, ignore_errors=True)
+        if isinstance(error, ModuleNotFoundError):
+            raise BackendError(f'ui: expected {error.name}, found none; pip install "octuor[ui]"') from error
+        raise
 
 
 def page_front(serving: Serving, backend: Backend) -> list[Middleware]:

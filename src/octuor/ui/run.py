@@ -1,8 +1,9 @@
-"""The page alone, before models at another address."""
+"""The page before the server of this process, and alone before models at another address."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from octuor.accounts import open_accounts
 from octuor.server.lifecycle import run_server
@@ -10,7 +11,13 @@ from octuor.server.run import Say, check_open
 from octuor.server.serving import Serving
 from octuor.server.settings import ServerSettings
 from octuor.ui.backend import Backend
+from octuor.ui.in_process import InProcess
 from octuor.ui.mount import page_front
+
+
+def own_page(serving: Serving) -> list[Middleware]:
+    """For `octuor.server.run.serve`: the page over the models of this process. Raises BackendError without Gradio."""
+    return page_front(serving, InProcess(serving))
 
 
 def serve_page(backend: Backend, settings: ServerSettings, *, on_ready: Say, warn: Say) -> int:

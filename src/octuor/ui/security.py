@@ -24,6 +24,7 @@ FILE_PREFIX = "/gradio_api/file="
 READ = re.compile(
     r"/|/theme\.css|/config|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/[^?]*"
     r"|/gradio_api/(queue/data|heartbeat/[\w-]+|startup-events|upload_progress|theme\.css)"
+    r"|/ui/(page\.js|style\.css|export/[0-9a-f]+\.(md|json))"
 )
 WRITTEN = re.compile(r"/gradio_api/(queue/join|cancel|reset|component_server|upload|run/[\w-]+)/?")
 STREAMS = re.compile(r"/gradio_api/(queue/data|heartbeat/[\w-]+)")
@@ -42,6 +43,8 @@ HEADERS = {
 }
 
 _SCRIPT = re.compile(rb"<script(?=[\s>])")
+# Before Gradio's own: the language is chosen before it asks the browser for one, and the page never shows unstyled.
+_OURS = b'<link rel="stylesheet" href="./ui/style.css"><script src="./ui/page.js"></script>'
 _ADVERTISING = re.compile(rb'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*>')
 
 
@@ -83,7 +86,7 @@ class SafeHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        nonce = secrets.token_urlsafe(18)
+        nonce, record = secrets.token_urlsafe(18), record_of(scope)
         is_page = scope["path"] == "/"
         if is_page:  # its text is changed below, so it must not come compressed
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
@@ -106,6 +109,10 @@ class SafeHeaders:
                 if message.get("more_body", False):
                     return
                 body = marked(b"".join(parts), nonce)
+                if record.error is not None:  # said to programs by the layer that refused; here people read it
+                    body = f"Octuor: {record.error.message}\n".encode()
+                    start["status"] = record.error.status_code
+                    MutableHeaders(scope=start)["content-type"] = "text/plain; charset=utf-8"
                 if scope["method"] != "HEAD":
                     MutableHeaders(scope=start)["content-length"] = str(len(body))
                 await send(start)
@@ -118,7 +125,8 @@ class SafeHeaders:
 def marked(html: bytes, nonce: str) -> bytes:
     """The page with its scripts marked, and without what it says of itself to other sites."""
     head, opening, body = html.partition(b"<body")
-    return _SCRIPT.sub(b'<script nonce="%s"' % nonce.encode(), _ADVERTISING.sub(b"", head) + opening + body)
+    head = _ADVERTISING.sub(b"", head).replace(b"<script", _OURS + b"<script", 1)
+    return _SCRIPT.sub(b'<script nonce="%s"' % nonce.encode(), head + opening + body)
 
 
 class OwnPagesOnly:

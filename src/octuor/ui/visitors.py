@@ -27,6 +27,7 @@ SESSION_COOKIE = "octuor_session"
 KEPT_S = 400 * 24 * 3600  # the longest that browsers keep a cookie
 SESSION_S = 24 * 3600
 MAX_SESSIONS = 10_000
+GIVEN_AT = ("/", "/gradio_api/queue/join")  # and not with files, which are fetched side by side
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")  # 256 random bits
 _STATE = "octuor_user"
@@ -85,7 +86,7 @@ class Visitors:
         scope.setdefault("state", {})[_STATE] = self._user(browser, cookies.get(SESSION_COOKIE, ""), client)
 
         async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start" and not is_known:
+            if message["type"] == "http.response.start" and not is_known and scope["path"] in GIVEN_AT:
                 headers = MutableHeaders(scope=message)
                 headers.append("set-cookie", cookie(scope, BROWSER_COOKIE, browser, max_age_s=KEPT_S))
             await send(message)
