@@ -144,5 +144,5 @@ $(VENV)/.robust: $(VENV)/.octuor pyproject.toml
 
 $(VENV)/.parity: $(VENV)/.octuor pyproject.toml
 	$(call say,installing PyTorch and transformers for the live comparison)
-	@$(BIN)/python -m pip install --quiet $(call extra,train) $(call extra,parity) >&2
+	@$(BIN)/python -m pip install --quiet $(call extra,train) $(call extra,parity) $(call extra,eval) >&2
 	@touch $@
