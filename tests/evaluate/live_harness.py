@@ -17,7 +17,7 @@ from octuor.evaluate.harness import import_harness, own_configs, read_config, ru
 from octuor.evaluate.harness_model import HarnessModel
 from octuor.evaluate.setting import Setting
 from octuor.evaluate.subject import Subject
-from octuor.tools.export.huggingface import export_huggingface
+from octuor.tools.export.registry import export
 
 CLOSE = 1e-5  # relative: float32 sums in another order, over up to some hundred tokens
 
@@ -37,7 +37,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "text.jsonl": [{"text": f"Once there was a {a}.\n\n" + "It lived in a wood and was not afraid. " * n}
                    for n, a in zip((1, 20, 150, 3, 0), ANIMALS, strict=True)],  # one longer than the context
     "translation.jsonl": [
-        {"from": "German", "to": "English", "source": f"Der {a} schläft.", "target": f"The {a} sleeps."} for a in ANIMALS
+        {"from": "German", "to": "English", "source": f"{a} schläft.", "target": f"The {a} sleeps."} for a in ANIMALS
     ],
     "summary.jsonl": [{"document": f"A {a} went out. It came home.", "summary": f"A {a} was out."} for a in ANIMALS],
     "gsm8k_test.jsonl": [
@@ -50,7 +50,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pocket model in float32 as a Hugging Face folder, and a data folder beside it."""
     path = tmp_path_factory.mktemp("harness")
-    export_huggingface(open_checkpoint(POCKET), path / "model", "f32")
+    export(open_checkpoint(POCKET), path / "model", "huggingface", "f32")
     (path / "data").mkdir()
     for name, rows in ROWS.items():
         (path / "data" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -112,16 +112,7 @@ def test_every_document_comes_out_the_same(
     assert numbers == pytest.approx({key: their_figures[key] for key in numbers}, rel=CLOSE)
 
 
-TEXTS = (
-    "Hello",
-    " leading blank",
-    "two  blanks and a trailing one ",
-    "\n\n",
-    "Grüße, là-bas: naïve",
-    "日本 🙂",
-    "a\tb",
-    "<unk",
-)
+TEXTS = ("Hello", " leading blank", "two  blanks, one at its end ", "\n\n", "Grüße, là-bas: naïve", "日本 🙂", "a\tb")
 
 
 @pytest.mark.parametrize("context", TEXTS)
@@ -134,7 +125,8 @@ def test_texts_become_the_same_ids(ours: HarnessModel, theirs: Any, context: str
 
 def test_chats_become_the_same_ids(ours: HarnessModel, theirs: Any) -> None:
     talk = [
-        {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there."}, {"role": "user", "content": "Bye"},
+        {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there."},
+        {"role": "user", "content": "Bye"},
     ]  # fmt: skip
     mine, its = ours.apply_chat_template(talk), theirs.apply_chat_template(talk)
     assert ours.tok_encode(mine) == theirs.tok_encode(its)

@@ -64,6 +64,13 @@ def test_scores_are_those_of_each_text_alone(model: Model, monkeypatch: pytest.M
     assert scorer.n_tokens < 0.6 * scorer.n_given
 
 
+def test_scores_are_the_same_in_the_least_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = some_items(np.random.default_rng(3))
+    expected = Scorer(model, "f32").score(items)
+    monkeypatch.setattr(likelihood, "cache_room", lambda *_: 0)
+    assert Scorer(model, "f32").score(items) == expected
+
+
 def test_the_likeliest_continuation_is_greedy(model: Model) -> None:
     ids = [1, 73, 162]
     for _ in range(4):

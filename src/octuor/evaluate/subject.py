@@ -68,9 +68,7 @@ class Subject:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._engine is not None:
-            self._engine.stop()
-            self._engine = None
+        self._stop_engine()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -89,6 +87,8 @@ class Subject:
 
     def score(self, items: Sequence[Continuation], progress: Progress | None = None) -> list[Score]:
         """The score of each continuation. A context too long for the model loses its beginning."""
+        if self.model.budget is not None:  # a limit of memory has room for one cache
+            self._stop_engine()
         room = self.n_context + 1  # the last token is not an input
         fitting = [_fit(item, room) for item in items]
         keys = [key_of("score", item.context, item.ids) for item in fitting]
@@ -103,6 +103,8 @@ class Subject:
 
     def answer(self, wishes: Sequence[Wish], progress: Progress | None = None) -> list[Reply]:
         """The answer to each wish. Wishes with a temperature differ by their params.seed."""
+        if self.model.budget is not None:
+            self._scorer.release()
         fitting = [self._fit(wish) for wish in wishes]
         keys = [key_of("answer", wish.ids, asdict(wish.params), wish.is_chat) for wish in fitting]
 
@@ -149,6 +151,11 @@ class Subject:
         if self._journal is not None:
             self._journal.flush()
         return [found[key] for key in keys]
+
+    def _stop_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.stop()
+            self._engine = None
 
     def _fit(self, wish: Wish) -> Wish:
         if wish.params.max_tokens is None:
