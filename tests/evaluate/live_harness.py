@@ -29,8 +29,8 @@ QUESTIONS = [
 ]  # fmt: skip
 ROWS: dict[str, list[dict[str, Any]]] = {
     "choice.jsonl": QUESTIONS,
-    "mmlu_test.jsonl": QUESTIONS,
-    "mmlu_dev.jsonl": QUESTIONS[:5],
+    "mmlu_test.jsonl": [{**row, "subject": "some_animals"} for row in QUESTIONS],
+    "mmlu_dev.jsonl": [{**row, "subject": "some_animals"} for row in QUESTIONS[:3]],
     "blimp.jsonl": [
         {"sentence_good": f"The {a} runs home.", "sentence_bad": f"The {a} run home.", "more": 1} for a in ANIMALS
     ],
@@ -87,7 +87,7 @@ def ask(model: Any, task: str, folder: Path, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        ("choice_local", {}), ("mmlu_local", {"num_fewshot": 2}), ("blimp_local", {}), ("text_local", {}),
+        ("choice_local", {}), ("mmlu_local", {}), ("blimp_local", {}), ("text_local", {}),
         ("translation_local", {}), ("summary_local", {}), ("gsm8k_local", {}),
         ("choice_local", {"apply_chat_template": True}), ("translation_local", {"apply_chat_template": True}),
     ],
