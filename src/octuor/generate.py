@@ -76,8 +76,15 @@ class Context:
         self, config: ModelConfig, ops: Ops, n_tokens: int, cache_dtype: str, chunk: int = PREFILL_CHUNK
     ) -> None:
         self._ids: list[int] = []
+        self._owner = 0
         self._cache = KVCache(config, ops.zeros, cache_tokens(config, n_tokens, chunk), dtype=cache_dtype)
         self._sequence = self._cache.new()
+
+    def belong_to(self, owner: int) -> None:
+        """Forget everything if it was computed for another owner: an adapter's number, 0 for none."""
+        if owner != self._owner:
+            self._cache.free(self._sequence)
+            self._ids, self._owner = [], owner
 
     def rewind(self, ids: Sequence[int]) -> int:
         """Keep what it shares with the beginning of ids, but for the last: its logits are wanted.

@@ -66,6 +66,20 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class LowRank:
+    """A change of one weight [out, in]: scale * b @ a, with a [r, in] and b [out, r] float32."""
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    scale: float
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """The change of rows start to stop, [stop - start, in] float32."""
+        change: NDArray[np.float32] = (self.b[start:stop] @ self.a) * np.float32(self.scale)
+        return change
+
+
+@dataclass(frozen=True)
 class Expert:
     """One feed-forward expert: down(silu(gate x) * up x)."""
 

@@ -177,6 +177,16 @@ class NativeOps:
         if partial is not None:
             self._context.moe_sum(routing.experts, routing.weights, partial, out)
 
+    def low_rank(self, x: F32Array, change: _native.LowRank, slots: NDArray[np.int32], out: F32Array) -> None:
+        """Add to out [T, out] what the change in each token's slot makes of x [T, in]; none where that is negative."""
+        self._context.low_rank(x, change, slots, out)
+
+    def swiglu(self, gate: F32Array, up: F32Array) -> F32Array:
+        """silu(gate) * up, [T, F]."""
+        out = np.empty(gate.shape, dtype=np.float32)
+        self._context.swiglu(gate, up, out)
+        return out
+
     def dequantize(self, weight: Weight) -> F32Array:
         """The values of a matrix [out, in], on all threads; to the last bit what weight.to_f32() gives."""
         if len(weight.shape) != 2 or not runs_in_place(weight.format):
