@@ -24,6 +24,7 @@ HOMES = {  # beside those
 ROOMS = {
     **dict.fromkeys(("uvicorn", "pydantic", "prometheus_client", "opentelemetry"), ("server",)),
     **dict.fromkeys(("fastapi", "starlette"), ("server", "ui")),
+    **dict.fromkeys(("lm_eval", "datasets", "vaderSentiment"), ("evaluate",)),
     "gradio": ("ui",),
     "httpx": ("ui",),
     "llguidance": ("grammar",),
