@@ -15,8 +15,8 @@ from octuor.cli import COMMANDS
 SOURCES = sources()
 # The package's own front, which looks names up lazily, and `python -m octuor` stand above all floors.
 FRONT = ("", "__main__")
-HOMES = {  # beside train/
-    "torch": ("ops.torch",),
+HOMES = {  # beside train/ and tune/
+    "torch": ("ops.torch", "ops.torch_leaves"),
     "matplotlib": ("bench.plot", "bench.serve.plot"),
     "aiohttp": ("bench.serve.client",),
 }
@@ -88,7 +88,7 @@ def test_optional_libraries_stay_in_their_homes(library: str) -> None:
         for found in source.imports:
             if found.module.partition(".")[0] == library:
                 homes = HOMES.get(library, ())
-                assert source.name in homes or source.part == "train", f"{source.path}:{found.line}"
+                assert source.name in homes or source.part in ("train", "tune"), f"{source.path}:{found.line}"
 
 
 @pytest.mark.parametrize("library", ROOMS)

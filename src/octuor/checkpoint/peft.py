@@ -41,7 +41,15 @@ _PREFIX = "base_model.model."
 _ATTENTION = {"wq": "q_proj", "wk": "k_proj", "wv": "v_proj", "wo": "o_proj"}
 _APART = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
 _FUSED = {"mlp.experts.base_layer", "mlp.experts"}
-_UNREAD = ("use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "layer_replication", "use_qalora", "use_bdlora")
+_UNREAD = (
+    "use_dora",
+    "fan_in_fan_out",
+    "lora_bias",
+    "modules_to_save",
+    "layer_replication",
+    "use_qalora",
+    "use_bdlora",
+)
 
 
 @dataclass(frozen=True)
@@ -96,16 +104,13 @@ def sites(config: ModelConfig, targets: Sequence[str]) -> Iterator[Site]:
     """The places that a new adapter has, in the model's order; targets are among TARGETS."""
     for name, shape in weight_shapes(config):
         part = name.rpartition(".")[2]
-        if part in _ATTENTION and "attention" in targets:
+        group = "experts" if ".experts." in name else "attention" if part in _ATTENTION else part
+        if group not in targets:
+            continue
+        if group != "experts" or config.is_dense or part == "down":
             yield Site(name, (name,), (shape[0], shape[1]))
-        elif part == "router" and "router" in targets:
-            yield Site(name, (name,), (shape[0], shape[1]))
-        elif ".experts." in name and "experts" in targets:
-            if config.is_dense or part == "down":
-                yield Site(name, (name,), (shape[0], shape[1]))
-            elif part == "gate":
-                pair = name + "_up"
-                yield Site(pair, (name, name.removesuffix("gate") + "up"), (2 * shape[0], shape[1]))
+        elif part == "gate":
+            yield Site(f"{name}_up", (name, name.removesuffix("gate") + "up"), (2 * shape[0], shape[1]))
 
 
 def module_names(config: ModelConfig, targets: Sequence[str]) -> tuple[list[str], list[str]]:
