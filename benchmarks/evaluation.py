@@ -29,7 +29,6 @@ from octuor.evaluate.subject import Subject
 from octuor.ops.native import machine_report
 
 TASKS = ("mmlu_local", "choice_local", "blimp_local", "text_local", "translation_local", "gsm8k_local")
-SHOTS = {"mmlu_local": 5}
 QUESTIONS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -74,7 +73,7 @@ def run(model: Any, task: str, setting: Setting, folder: Path) -> Run:
         warnings.simplefilter("ignore")
         raw = harness.evaluator.simple_evaluate(
             model=model, tasks=[read_config(own_configs()[task], setting, folder)], limit=setting.limit,
-            num_fewshot=SHOTS.get(task), bootstrap_iters=0,
+            bootstrap_iters=0,
             task_manager=harness.tasks.TaskManager(include_defaults=False),
         )  # fmt: skip
     figures = {

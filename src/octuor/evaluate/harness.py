@@ -105,15 +105,35 @@ def read_config(path: Path, setting: Setting, folder: Path) -> dict[str, Any]:
     import yaml
 
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    columns, files = config["metadata"]["columns"], config["dataset_kwargs"]["data_files"]
+    about, files = config["metadata"], config["dataset_kwargs"]["data_files"]
+    columns: list[str] = about["columns"]
+    known = _examples(about, setting)
     for part, name in files.items():
         file = folder / f"{path.stem}-{part}.jsonl"
         with file.open("w", encoding="utf-8") as out:
             for row in read_rows(setting.file(name), *columns):
-                out.write(json.dumps({column: row[column] for column in columns}) + "\n")
+                kept = {column: row[column] for column in columns}
+                if known is not None:
+                    kept["examples"] = known.get(row[about["examples"]["by"]], [])
+                out.write(json.dumps(kept) + "\n")
         files[part] = str(file)
     config["dataset_kwargs"]["cache_dir"] = str(folder / "cache")
     return config
+
+
+def _examples(about: dict[str, Any], setting: Setting) -> dict[str, list[dict[str, Any]]] | None:
+    """By subject, what is shown before each question, as the config's `examples` says; None where it says nothing."""
+    given = about.get("examples")
+    if given is None:
+        return None
+    about["shots"] = given["shots"] if setting.shots is None else setting.shots
+    found: dict[str, list[dict[str, Any]]] = {}
+    if about["shots"]:
+        for row in read_rows(setting.file(given["file"]), *about["columns"]):
+            examples = found.setdefault(row[given["by"]], [])
+            if len(examples) < about["shots"]:
+                examples.append({column: row[column] for column in about["columns"]})
+    return found
 
 
 def _result(name: str, raw: Mapping[str, Any], setting: Setting, version: str, seconds: float) -> TaskResult:
@@ -140,7 +160,7 @@ def _result(name: str, raw: Mapping[str, Any], setting: Setting, version: str, s
         {
             "harness": version,
             "version": raw.get("versions", {}).get(name),
-            "shots": raw.get("n-shot", {}).get(name),
+            "shots": config.get("metadata", {}).get("shots", raw.get("n-shot", {}).get(name)),
             "output_type": config.get("output_type"),
             "doc_to_text": str(config.get("doc_to_text"))[:500],
             "doc_to_target": str(config.get("doc_to_target"))[:500],
