@@ -170,6 +170,7 @@ class Talk:
         self.conversations = conversations
         self._clock = clock
         self._running: dict[str, _Answer] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     def is_running(self, page: str) -> bool:
         """Whether an answer is under way for this page."""
@@ -229,10 +230,13 @@ class Talk:
                 if not running.is_left:
                     yield Shown(conversation, (*before, *final), None, error)
             finally:
-                pump.cancel()
+                if not pump.cancelling():  # a second time would cut short what the backend does to end its work
+                    pump.cancel()
                 writer.finish(running)  # the page has gone: once, and at once
-                await asyncio.wait({pump})
-            if not pump.cancelled() and (bug := pump.exception()) is not None:
+                if not pump.done():  # the page need not wait until the backend has ended its work
+                    self._ending.add(pump)
+                    pump.add_done_callback(self._ending.discard)
+            if pump.done() and not pump.cancelled() and (bug := pump.exception()) is not None:
                 raise bug
         finally:
             if self._running.get(page) is running:
