@@ -9,14 +9,16 @@ Source: Jiang et al. 2024, Mixtral of Experts, arXiv:2401.04088; Jiang et al. 20
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from octuor.batch import Batch
 from octuor.config import ModelConfig
 from octuor.ops import Array, LayerRouting, Ops
 from octuor.weights import Layer, Weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 OnRoute = Callable[[int, LayerRouting], None]
 
@@ -28,26 +30,42 @@ def forward(
     batch: Batch,
     on_route: OnRoute | None = None,
     rows: NDArray[np.int32] | None = None,
-    routed: NDArray[np.int32] | None = None,
 ) -> Array:
     """Run the layers and the final norm.
 
     on_route  called with each layer's number and LayerRouting: how training balances and how routing is watched
     rows      [R] the tokens whose hidden states are wanted, None: all; the last layer's experts run for these only
-    routed    [N] the tokens that on_route hears of in the last layer, rising, all of rows among them; None: rows
     returns   [R, D] float32 hidden states, in the order of rows
     """
     x = ops.embed(batch.tokens, weights.embed)  # [T, D]
     for n, layer in enumerate(weights.layers):
-        attended = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
-        kept = None
-        if rows is not None and n == config.n_layers - 1:  # its keys and values are in the cache by now
-            seen = rows if routed is None else routed
-            x, attended = x[seen], attended[seen]
-            kept = None if routed is None else np.searchsorted(routed, rows)
-        x = x + ops.linear(attended, layer.wo)
-        x = feed_forward(ops, layer, config, x, n, on_route, kept)
+        x = block(ops, layer, config, x, batch, n, on_route, rows if n == config.n_layers - 1 else None)
     return ops.rms_norm(x, weights.norm, config.norm_eps)
+
+
+def block(
+    ops: Ops,
+    layer: Layer,
+    config: ModelConfig,
+    x: Array,
+    batch: Batch,
+    n: int,
+    on_route: OnRoute | None = None,
+    rows: NDArray[np.int32] | None = None,
+) -> Array:
+    """Layer n: attention, then each token's experts, added up: [T, D] -> [T, D], or [R, D] where rows [R] go on.
+
+    A dense layer is one expert for all.
+    """
+    mixed = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+    x = x + ops.linear(mixed, layer.wo)
+    normed = ops.rms_norm(x, layer.moe_norm, config.norm_eps)
+    routing = ops.route(normed, layer.router, config.n_experts_per_token)
+    if on_route is not None:
+        on_route(n, routing)
+    if rows is not None:
+        x, normed, routing = x[rows], normed[rows], LayerRouting(*(part[rows] for part in routing))
+    return x + ops.moe(normed, routing, layer.experts)
 
 
 def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batch, n: int) -> Array:
@@ -60,28 +78,6 @@ def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batc
     k = ops.rope(k, batch.positions, config.rope_theta)
     mixed = ops.attention(q, k, v, batch, n, config.sliding_window)  # [T, H, C]
     return mixed.reshape(n_tokens, config.n_heads * config.head_dim)
-
-
-def feed_forward(
-    ops: Ops,
-    layer: Layer,
-    config: ModelConfig,
-    x: Array,
-    n: int,
-    on_route: OnRoute | None,
-    kept: NDArray[np.intp] | None,
-) -> Array:
-    """x plus the chosen experts' weighted sum: [T, D] -> [T, D]. A dense layer is one expert for all.
-
-    kept  the tokens that go on, None: all; on_route hears of the others, too, but no expert runs for them
-    """
-    normed = ops.rms_norm(x, layer.moe_norm, config.norm_eps)
-    routing = ops.route(normed, layer.router, config.n_experts_per_token)
-    if on_route is not None:
-        on_route(n, routing)
-    if kept is not None:
-        x, normed, routing = x[kept], normed[kept], LayerRouting(*(part[kept] for part in routing))
-    return x + ops.moe(normed, routing, layer.experts)
 
 
 def logits(ops: Ops, weights: Weights, hidden: Array) -> Array:

@@ -15,7 +15,8 @@ from octuor.cli import COMMANDS
 SOURCES = sources()
 # The package's own front, which looks names up lazily, and `python -m octuor` stand above all floors.
 FRONT = ("", "__main__")
-HOMES = {  # beside train/
+TORCH_PARTS = ("train", "integrations")
+HOMES = {  # beside those
     "torch": ("ops.torch",),
     "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.coloured_text", "routing.values"),
     "aiohttp": ("bench.serve.client",),
@@ -23,6 +24,7 @@ HOMES = {  # beside train/
 ROOMS = {
     **dict.fromkeys(("uvicorn", "pydantic", "prometheus_client", "opentelemetry"), ("server",)),
     **dict.fromkeys(("fastapi", "starlette"), ("server", "ui")),
+    **dict.fromkeys(("lm_eval", "datasets", "vaderSentiment"), ("evaluate",)),
     "gradio": ("ui",),
     "httpx": ("ui",),
     "llguidance": ("grammar",),
@@ -91,7 +93,7 @@ def test_optional_libraries_stay_in_their_homes(library: str) -> None:
         for found in source.imports:
             if found.module.partition(".")[0] == library:
                 homes = HOMES.get(library, ())
-                assert source.name in homes or source.part == "train", f"{source.path}:{found.line}"
+                assert source.name in homes or source.part in TORCH_PARTS, f"{source.path}:{found.line}"
 
 
 @pytest.mark.parametrize("library", ROOMS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adapter_files import random_adapter
 from engine.conftest import Heard, Stage
 from octuor import model as forward_pass
 from octuor.api import Model
@@ -19,7 +21,7 @@ from octuor.ops.native import NativeOps
 from octuor.routing import TokenRoutes
 from octuor.sampling import SamplingParams
 from octuor.weights import Weights
-from tiny_models import random_checkpoint
+from tiny_models import TINY, random_checkpoint
 
 PARAMS = SamplingParams(temperature=0, max_tokens=20, min_tokens=20)
 
@@ -99,6 +101,25 @@ def test_of_the_next_turn_of_a_chat(tiny: Model) -> None:
     assert told(heard) == found(tiny, turn, heard.ids(), spoken)
 
 
+def test_of_a_model_with_adapters(tiny: Model, tmp_path: Path) -> None:
+    """Those of the adapter that the request names, or of the model's own."""
+    model = Model(random_checkpoint(), NativeOps(threads=2), context=None, cache_dtype="f16")
+    for n in range(2):
+        model.adapters.load(random_adapter(tmp_path / f"a{n}", TINY, n))
+    prompt = words(9, 40)
+    stage = Stage(model)
+    heard = {name: stage.ask(prompt, PARAMS, routes=True, adapter=name) for name in (None, "a0", "a1")}
+    stage.finish()
+    for name, each in heard.items():
+        ids = [*prompt, *each.ids()]
+        spoken = [range(len(prompt), len(ids))]
+        assert told(each) == model.route(ids, adapter=name, spoken=spoken, alternatives=None).routes[:-1]
+    assert told(heard[None]) == found(tiny, prompt, heard[None].ids())
+    assert told(heard["a0"]) != told(heard["a1"])
+    model.adapter = "a1"
+    assert model.route(prompt).routes == model.route(prompt, adapter="a1").routes
+
+
 def test_pauses_leave_no_gap_and_nothing_twice(tiny: Model) -> None:
     """Too few pages for all: prompts and answers are paused, and go on from known pages."""
     stage = Stage(tiny, max_batch=8, cache_tokens=416)
@@ -129,21 +150,19 @@ def test_a_paused_prompt_takes_no_pages_beyond_what_it_recorded(tiny: Model) -> 
 
 
 def test_off_costs_nothing(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No callback in the forward pass, and no more rows in its last layer."""
-    seen: list[tuple[bool, bool, int]] = []
+    """No callback in the forward pass."""
+    seen: list[tuple[bool, int]] = []
 
-    def watched(
-        ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: Any, rows: Any, routed: Any
-    ) -> Array:
-        seen.append((on_route is None, routed is None, len(batch.tokens)))
-        return forward(ops, weights, config, batch, on_route, rows, routed)
+    def watched(ops: Ops, weights: Weights, config: ModelConfig, batch: Batch, on_route: Any, rows: Any) -> Array:
+        seen.append((on_route is None, len(batch.tokens)))
+        return forward(ops, weights, config, batch, on_route, rows)
 
     monkeypatch.setattr(forward_pass, "forward", watched)
     Stage(tiny).answer(words(1, 50), PARAMS)
-    assert seen == [(True, True, 50)] + [(True, True, 1)] * 19
+    assert seen == [(True, 50)] + [(True, 1)] * 19
     seen.clear()
     Stage(tiny).answer(words(1, 50), PARAMS, routes=True)
-    assert seen == [(False, False, 50)] + [(False, True, 1)] * 19
+    assert seen == [(False, 50)] + [(False, 1)] * 19
 
 
 def test_dense_models_have_no_routes() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from octuor.routing.colours import EXPERTS, INK, LINES, expert_rules, expert_tint
+from octuor.routing.colours import EXPERTS, INK, LINES, expert_tint
 
 # Machado, Oliveira & Fernandes 2009, "A Physiologically-based Model for Simulation of Color Vision Deficiency", at
 # full severity, on linear sRGB.
@@ -62,7 +62,6 @@ def test_text_is_read_on_each() -> None:
 def test_colours_come_again_after_the_eighth_expert() -> None:
     assert [expert_tint(n) for n in range(8)] == list(EXPERTS)
     assert expert_tint(8) == expert_tint(0)
-    assert f'.here [data-e="9"]{{--c:{EXPERTS[1]}}}' in expert_rules(".here").splitlines()
 
 
 def test_lines_are_eight_too() -> None:

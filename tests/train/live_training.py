@@ -24,7 +24,8 @@ from octuor.sampling import SamplingParams
 from octuor.tokenizer import Tokenizer, open_tokenizer
 from octuor.train.data import encode_document
 from octuor.train.export import export
-from octuor.train.loop import MetricsFile, StepMetrics, read_metrics, train
+from octuor.train.loop import StepMetrics, read_metrics, train
+from octuor.train.metrics import MetricsFile
 from octuor.train.recipe import Export, Recipe, Schedule, Stage, read_recipe
 from octuor.train.state import TrainState
 

@@ -177,6 +177,7 @@ def test_the_page_speaks_five_languages(chat: Chat, language: str) -> None:
     Select(chat.one("select#language, #language select")).select_by_value(language)
     until(lambda: chat.script("return document.documentElement.lang") == language, f"the page in {language}")
     chat.loaded()
+    chat.complaints()  # of what the page that was left had under way
     said = chat.script("return document.querySelector('#message textarea').placeholder")
     assert SENDS[language].lower() in said.lower()
     assert language == "en" or "Search" not in chat.script("return document.body.innerText")

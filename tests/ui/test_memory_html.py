@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from octuor.experts.store import StoreStats
-from octuor.routing import html
 from octuor.ui.backend import ModelStatus, Status
-from octuor.ui.memory_html import failed_html, memory_html, parts_of, script, style
+from octuor.ui.memory_html import failed_html, memory_html, parts_of
 from octuor.ui.texts import LANGUAGES
 
 RESIDENT = np.arange(3 * 8).reshape(3, 8) % 5 > 1
@@ -107,9 +106,3 @@ def test_all_kinds_of_models_are_told_of_in_every_language(language: str) -> Non
 def test_an_address_that_tells_nothing_is_one_line() -> None:
     assert memory_html(None, "en").count("<p") == 1
     assert "does not tell" in memory_html(None, "en")
-
-
-def test_style_and_script_can_stand_in_a_template() -> None:
-    """The style sheet is part of a template of Gradio's, which is one of JavaScript's and one of Handlebars' too."""
-    assert not [sign for sign in ("</", "`", "${", "{{", "\\") if sign in style() + html.style()]
-    assert "</" not in script()

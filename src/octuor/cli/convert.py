@@ -25,31 +25,40 @@ def main(
     override: Annotated[
         list[str], typer.Option(help="In a pack, another format for one part, as in lm_head=q8; repeatable.")
     ] = [],  # noqa: B006 - typer copies it
+    adapter: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--merge", help="An adapter's folder, as octuor tune or peft wrote it, to add to the weights."),
+    ] = None,
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a checkpoint as an octuor pack, or for another program. Packs and GGUF files keep router and norms f32."""
+    from octuor.checkpoint import open_checkpoint
     from octuor.cli.progress import bytes_bar
     from octuor.errors import FormatError
     from octuor.tools.convert import convert
     from octuor.tools.export import export
+    from octuor.tools.merge import merge
 
     if malformed := [part for part in override if part.count("=") != 1]:
         raise FormatError(f"--override: expected PART=FORMAT, found {malformed[0]!r}")
     overrides = dict(part.split("=") for part in override)
     if to != "pack" and overrides:
         raise FormatError(f"--override: expected with --to pack alone, found with {to}; leave it out")
+    checkpoint = open_checkpoint(source)
+    if adapter is not None:
+        checkpoint = merge(checkpoint, adapter)
     with bytes_bar(f"{source} → {format_name or to}") as progress:
         if to == "pack":
             from octuor.ops.native import quantizer
 
             report = convert(
-                source, out, format_name or "q4", overrides=overrides, quantize=quantizer(threads),
+                checkpoint, out, format_name or "q4", overrides=overrides, quantize=quantizer(threads),
                 progress=progress, overwrite=overwrite,
             )  # fmt: skip
         else:
-            report = export(source, out, to, format_name, progress=progress, overwrite=overwrite)
+            report = export(checkpoint, out, to, format_name, progress=progress, overwrite=overwrite)
     rate = report.bytes_in / report.seconds / 1e6
     if as_json:
         print(

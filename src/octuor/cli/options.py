@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -19,6 +20,10 @@ Resident = Annotated[bool, typer.Option("--resident", help="Copy the weights to 
 Memory = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="All that this process may take, as in 8GiB; experts beyond it are read as needed."),
+]
+Adapter = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A LoRA adapter's folder, as peft writes it, that changes the model's answers."),
 ]
 Context = Annotated[Optional[int], typer.Option(help="Tokens of prompt and answer; default: the model's.")]  # noqa: UP045
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]

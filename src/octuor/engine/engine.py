@@ -181,6 +181,9 @@ class Engine:
                 raise OverloadError(
                     f"the queue is full: expected at most {self.settings.max_queue} requests waiting; try again later"
                 )
+            name = self.model.adapter if request.adapter is None else request.adapter
+            if name is not None:
+                stem.adapter = job.adapter = self.model.adapters.acquire(name)
             self._n_open += 1
             self._arrived.append(job)
             self._changed.notify_all()
@@ -352,6 +355,8 @@ class Engine:
         del job.answers[sequence]
         if not job.answers:
             job.finished_at = time.perf_counter()
+            if job.adapter is not None:
+                self.model.adapters.release(job.adapter)
             with self._changed:
                 self._n_open -= 1
         if last is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,16 @@ from octuor.engine.sequence import Sequence
 from octuor.routing.values import TokenRoutes
 from octuor.sampling import describe
 
+if TYPE_CHECKING:
+    from octuor.adapters import LoadedAdapter
+
 Deliver = Callable[[Event], None]
 
 
 class EngineJob:
     """See request.Job. Made by Engine.submit; all but `cancel` belongs to the engine's thread.
 
+    adapter  in use until the job is over
     answers  a running or waiting sequence -> its words; those that ended are gone
     prompt   the prompt's tokens with their log-probabilities, where they were asked for
     routes   of its tokens after the cached ones, where they were asked for
@@ -29,6 +34,7 @@ class EngineJob:
 
     def __init__(self, request: Request, deliver: Deliver, on_cancel: Callable[[EngineJob], None]) -> None:
         self.request = request
+        self.adapter: LoadedAdapter | None = None
         self.prompt_tokens = len(request.prompt.ids)
         self.cached_tokens = 0
         self.completion_tokens = 0

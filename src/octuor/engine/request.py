@@ -62,6 +62,7 @@ class Request:
     prompt_logprobs  None, or how many alternatives to tell with each prompt token's log-probability
     pooled           True: no answer, but the mean of the last hidden states, of length 1
     routes           True: tell which experts play each token, in Prefilled and in each Step; mixtures only
+    adapter          the name of one of the model's; None: the model's own choice
     is_chat          True: an answer in a chat, whose first piece carries a blank that is not part of it
     name             the request id, for logs
     """
@@ -74,6 +75,7 @@ class Request:
     prompt_logprobs: int | None = None
     pooled: bool = False
     routes: bool = False
+    adapter: str | None = None
     is_chat: bool = False
     name: str = ""
 

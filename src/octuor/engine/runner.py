@@ -56,10 +56,12 @@ class Runner:
             wanted += kept
             recorded += told
         needed = wanted or [n_rows - 1]  # a pass needs a row, wanted or not
-        log = PassLog(model.ops, recorded, needed, n_rows) if recorded else None
+        log = PassLog(model.ops, recorded, n_rows) if recorded else None
         batch, rows = step(self._cache, entries), np.asarray(needed, dtype=np.int32)
-        routed = None if log is None else log.routed
-        hidden = forward_pass.forward(model.ops, model.weights, model.config, batch, log, rows, routed)
+        ops = model.ops
+        if any(part.sequence.adapter is not None for part in work):
+            ops = model.adapters.ops_for([(part.sequence.adapter, part.n_tokens) for part in work], rows)
+        hidden = forward_pass.forward(ops, model.weights, model.config, batch, log, rows)
         if wanted:
             logits = model.ops.to_numpy(forward_pass.logits(model.ops, model.weights, hidden))
         else:

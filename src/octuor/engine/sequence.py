@@ -10,10 +10,14 @@ the same, bit by bit, whatever the cache holds.
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import TYPE_CHECKING
 
 from octuor.batch import alone_in_prompt
 from octuor.cache import SequenceCache
 from octuor.engine.prefix import ROOT, page_key
+
+if TYPE_CHECKING:
+    from octuor.adapters import LoadedAdapter
 
 
 class Sequence:
@@ -26,6 +30,7 @@ class Sequence:
     alone       how each of ids is computed
     cache       what is computed of ids; None while it waits
     n_choices   choices that still begin with this prompt: they fork from this one once it is computed
+    adapter     whose changes its tokens are computed with
     is_reader   every prompt token's own result is wanted, so none may be taken from earlier requests
     is_recorded routes are wanted: of every prompt token that is computed, then of each chosen token
     n_recorded  of the prompt, cached ones included, once it has run; a pause must leave no gap behind them
@@ -39,6 +44,7 @@ class Sequence:
         spoken: Items[range],
         *,
         n_choices: int = 1,
+        adapter: LoadedAdapter | None = None,
         is_reader: bool = False,
         is_recorded: bool = False,
     ) -> None:
@@ -49,6 +55,7 @@ class Sequence:
         self.alone = alone_in_prompt(len(prompt), spoken)
         self.cache: SequenceCache | None = None
         self.n_choices = n_choices
+        self.adapter = adapter
         self.is_reader = is_reader
         self.is_recorded = is_recorded
         self.n_recorded: int | None = None
@@ -81,7 +88,8 @@ class Sequence:
         """The prefix index's keys of its first n full pages."""
         for page in range(len(self._page_keys), n):
             part = slice(page * page_size, (page + 1) * page_size)
-            self._page_keys.append(page_key(self.ids[part], self.alone[part]))
+            owner = 0 if self.adapter is None else self.adapter.serial
+            self._page_keys.append(page_key(self.ids[part], self.alone[part], owner))
         return self._page_keys[:n]
 
     def reusable(self, n_matched: int, page_size: int) -> int:
@@ -97,7 +105,7 @@ class Sequence:
 
     def fork(self, cache: SequenceCache) -> Sequence:
         """Another choice of the same prompt, which is computed in `cache`."""
-        other = Sequence(self.tenant, self.prompt, (), is_recorded=self.is_recorded)
+        other = Sequence(self.tenant, self.prompt, (), adapter=self.adapter, is_recorded=self.is_recorded)
         other.alone = self.alone[: len(self.prompt)]
         other.cache, other.node, other.n_indexed = cache, self.node, self.n_indexed
         return other

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def decoded(weight: Weight) -> Weight:
         if data is not None:
             return Weight(data, weight.shape, row, weight.name)
     data = np.empty(weight.shape, dtype=np.float32)
-    for first, block in _blocks(weight):
+    for first, block in value_blocks(weight):
         data[first : first + len(block)] = block
     return Weight(data, weight.shape, F32, weight.name)
 
@@ -31,7 +31,7 @@ def decoded(weight: Weight) -> Weight:
 def _exact(weight: Weight, row: Format) -> NDArray[np.generic] | None:
     """The weight's storage in a narrower format; None where a value would change."""
     data = np.empty(weight.shape, dtype=row.dtype)
-    for first, block in _blocks(weight):
+    for first, block in value_blocks(weight):
         with np.errstate(over="ignore"):  # seen below
             narrow = row.quantize(block)
         wide = from_bf16(narrow) if row == BF16 else narrow.astype(np.float32)
@@ -41,10 +41,12 @@ def _exact(weight: Weight, row: Format) -> NDArray[np.generic] | None:
     return data
 
 
-def _blocks(weight: Weight) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The first row and the values of each block of rows, in order."""
+def value_blocks(
+    weight: Weight, dequantize: Callable[[Weight], NDArray[np.float32]] = Weight.to_f32
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The first row and the values of each block of rows, in order; dequantize: a quicker Weight.to_f32."""
     n_rows, *inputs = weight.shape
     multiple = weight.format.row_multiple
     step = max(CHUNK_WEIGHTS // max(inputs[0] if inputs else 1, 1) // multiple, 1) * multiple
     for first in range(0, n_rows, step):
-        yield first, weight.rows(first, min(first + step, n_rows)).to_f32()
+        yield first, dequantize(weight.rows(first, min(first + step, n_rows)))

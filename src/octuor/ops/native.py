@@ -23,6 +23,7 @@ from octuor.ops.decoded import decoded
 from octuor.ops.layouts import layout, native_name
 from octuor.quant import Format
 from octuor.quant.base import Storage, relative_importance
+from octuor.quant.plain import from_bf16
 from octuor.weights import Expert, StreamedExperts, Weight
 
 try:
@@ -176,6 +177,16 @@ class NativeOps:
         if partial is not None:
             self._context.moe_sum(routing.experts, routing.weights, partial, out)
 
+    def low_rank(self, x: F32Array, change: _native.LowRank, slots: NDArray[np.int32], out: F32Array) -> None:
+        """Add to out [T, out] what the change in each token's slot makes of x [T, in]; none where that is negative."""
+        self._context.low_rank(x, change, slots, out)
+
+    def swiglu(self, gate: F32Array, up: F32Array) -> F32Array:
+        """silu(gate) * up, [T, F]."""
+        out = np.empty(gate.shape, dtype=np.float32)
+        self._context.swiglu(gate, up, out)
+        return out
+
     def dequantize(self, weight: Weight) -> F32Array:
         """The values of a matrix [out, in], on all threads; to the last bit what weight.to_f32() gives."""
         if len(weight.shape) != 2 or not runs_in_place(weight.format):
@@ -199,6 +210,9 @@ class NativeOps:
         """
         if not row.is_tiled:
             return row.quantize(x)
+        if row.is_by_rows:
+            wide = from_bf16(x) if x.dtype == np.uint16 else np.asarray(x, dtype=np.float32)
+            return row.quantize(wide, importance, thorough=thorough)
         relative = None if importance is None else relative_importance(importance, x.shape[1])
         out = np.empty(row.storage_shape(x.shape), dtype=row.dtype)
         source = {"f": "f32", "e": "f16", "H": "bf16"}.get(x.dtype.char, x.dtype.name)
@@ -235,6 +249,8 @@ class NativeOps:
 def _matrix(weight: Weight) -> _native.Matrix:
     """A weight that runs in place, where it lies."""
     data, name = weight.data, weight.format.name
+    if isinstance(weight.format, Format) and weight.format.is_by_rows and data.ndim == 3:
+        data = data.reshape(data.shape[0], -1)
     if data.flags.c_contiguous and data.ndim <= 3 and not weight.parts:
         return _native.Matrix(data, weight.shape, name)
     if native_name(weight.format) is None:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from octuor.batch import Batch
 from octuor.ops import LayerRouting
-from octuor.weights import Expert, Weight
+from octuor.ops.torch_leaves import Adapted, FrozenMatrix, product
+from octuor.weights import Expert, Leaf, Weight
 
 
 class TorchOps:
-    """The Ops over torch tensors; leaves are tensors (parameters, in training).
+    """The Ops over torch tensors; leaves are tensors (parameters, in training) or those of torch_leaves.
 
     device  where put, zeros and token ids go
     dtype   what put turns matrices into; vectors stay float32
@@ -42,14 +43,16 @@ class TorchOps:
         array: NDArray[np.float32] = x.detach().float().cpu().numpy()
         return array
 
-    def embed(self, tokens: NDArray[np.int32], weight: Tensor) -> Tensor:
+    def embed(self, tokens: NDArray[np.int32], weight: Tensor | FrozenMatrix) -> Tensor:
+        if isinstance(weight, FrozenMatrix):
+            return weight.rows_of(tokens)
         return F.embedding(self._ids(tokens), weight).float()
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, eps)
 
-    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x.to(weight.dtype), weight)
+    def linear(self, x: Tensor, weight: Leaf) -> Tensor:
+        return product(x, weight)
 
     def rope(self, x: Tensor, positions: NDArray[np.int32], theta: float) -> Tensor:
         half = x.shape[-1] // 2
@@ -78,13 +81,13 @@ class TorchOps:
             parts.append(_attend(*rows, mask=mask)[0].transpose(0, 1))
         return torch.cat(parts)
 
-    def route(self, x: Tensor, router: Tensor | None, n_chosen: int) -> LayerRouting:
+    def route(self, x: Tensor, router: Tensor | Adapted | None, n_chosen: int) -> LayerRouting:
         if router is None:
             ones = torch.ones(len(x), 1, device=x.device)
             return LayerRouting(
                 torch.zeros(len(x), 1, dtype=torch.int64, device=x.device), ones, torch.zeros_like(ones)
             )
-        logits = F.linear(x.float(), router.float())
+        logits = product(x.float(), router.float() if isinstance(router, Tensor) else router)
         ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)  # topk leaves ties open
         return LayerRouting(index[:, :n_chosen], torch.softmax(ordered[:, :n_chosen], dim=-1), logits)
 
@@ -95,9 +98,12 @@ class TorchOps:
         tokens = by_expert // n_chosen
         grouped = x.to(experts[0].gate.dtype)[tokens].split(counts)
         hidden = [
-            F.linear(F.silu(F.linear(own, expert.gate)) * F.linear(own, expert.up), expert.down)
+            product(F.silu(product(own, expert.gate)) * product(own, expert.up), expert.down)
             for own, expert in zip(grouped, experts, strict=True)
+            if len(own)  # an expert that no token chose is not read
         ]
+        if not hidden:
+            return torch.zeros_like(x, dtype=torch.float32)
         weighted = torch.cat(hidden).float() * routing.weights.reshape(-1)[by_expert, None]
         return torch.zeros_like(x, dtype=torch.float32).index_add(0, tokens, weighted)
 

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FONT = "DejaVu Sans Mono"  # comes with matplotlib
-SIZE = 7.5  # points
-ASPECT = 1233 / 2048  # a character's width over the font's size: from the font's own table of widths
-LINE_HEIGHT = 1.55  # of the font's size
+SIZE = 7.2  # points: at any multiple of 50 dots an inch a letter is a whole number of dots wide, as hinting makes it
+WIDTH = 1.04 * 1233 / 2048  # a cell's over the font's size: a letter's, from the font's table of widths, and a little
+LINE_HEIGHT = 1.6  # of the font's size
 
 Line = list[tuple[int, int, str]]  # token, column, what of it stands in this line
 
 
 def text_size(n_lines: int, width: int) -> tuple[float, float]:
     """Width and height in inches that axes must have for draw_text."""
-    return width * SIZE * ASPECT / 72, max(n_lines, 1) * SIZE * LINE_HEIGHT / 72
+    return width * SIZE * WIDTH / 72, max(n_lines, 1) * SIZE * LINE_HEIGHT / 72
 
 
 def draw_text(axes: Axes, routing: Routing, rows: Sequence[Line], layer: int, width: int) -> None:
@@ -37,7 +37,7 @@ def draw_text(axes: Axes, routing: Routing, rows: Sequence[Line], layer: int, wi
             end = x + len(text)
             boxes.append([(x, y + 0.06), (end, y + 0.06), (end, y + 0.94), (x, y + 0.94)])
             tints.append(expert_tint(int(routing.experts[token, layer, 0])))
-            word = text.lstrip()  # placed one by one: hinting makes letters up to a tenth wider than they are
+            word = text.lstrip()  # placed one by one, for hinting may make letters a little wider than cells
             if word:
                 at = end - len(word)
                 axes.text(at, y + 0.7, word, family=FONT, fontsize=SIZE, color=INK, parse_math=False)

@@ -12,14 +12,8 @@ INK = "#12141a"  # of text on any of them: a contrast of 5 to 1 at least
 # Of lines and bars on white that are not experts: Okabe & Ito 2008, Color Universal Design, with grey in the place of
 # black. Orange, sky blue, green, yellow, blue, vermilion, purple, grey.
 LINES = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-COLOURED = 64  # experts that a style sheet has rules for
 
 
 def expert_tint(expert: int) -> str:
     """As #rrggbb; a ninth expert has the first one's."""
     return EXPERTS[expert % len(EXPERTS)]
-
-
-def expert_rules(root: str) -> str:
-    """A style sheet that gives elements with data-e under a selector the colour of that expert, as --c."""
-    return "".join(f'{root} [data-e="{n}"]{{--c:{expert_tint(n)}}}\n' for n in range(COLOURED))

@@ -5,6 +5,7 @@ Source: Jiang et al. 2024, Mixtral of Experts, arXiv:2401.04088, Figures 7, 8 an
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -144,6 +145,16 @@ def plot_routing(routing: Routing, layers: Sequence[int] | None) -> Figure:
         _head(axes, f"layer {layer}")
     _expert_legend(figure, routing.n_experts)
     return figure
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """A figure as "png" or "svg", the same bytes for the same figure."""
+    import matplotlib as mpl
+
+    out = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "octuor"}):
+        figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return out.getvalue()
 
 
 def draw_load(axes: Axes, routing: Routing) -> None:

@@ -19,34 +19,26 @@ class PassLog:
     """The on_route of one forward pass: keeps what each layer tells, and gives it by token afterwards.
 
     recorded  rows of the pass whose routes are wanted, rising
-    wanted    rows whose hidden states are wanted, rising: forward's `rows`
     n_rows    T
-    routed    forward's `routed`: both, where the last layer would not hear of all that are recorded
     """
 
-    def __init__(self, ops: Ops, recorded: Sequence[int], wanted: Sequence[int], n_rows: int) -> None:
+    def __init__(self, ops: Ops, recorded: Sequence[int], n_rows: int) -> None:
         self._ops = ops
         self._layers: list[LayerRouting] = []
         self._places = None if len(recorded) == n_rows else np.asarray(recorded)
-        heard = sorted({*wanted, *recorded})
-        self._last_places = None if len(recorded) == len(heard) else np.searchsorted(heard, recorded)
-        self.routed: NDArray[np.int32] | None = None
-        if len(heard) > len(wanted):
-            self.routed = np.asarray(heard, dtype=np.int32)
 
     def __call__(self, layer: int, routing: LayerRouting) -> None:  # noqa: ARG002 - layers come in order
         self._layers.append(routing)
 
     def routes(self) -> TokenRoutes:
         """Those of the recorded rows, when the pass is over."""
-        experts = [self._taken(n, layer.experts) for n, layer in enumerate(self._layers)]
-        weights = [self._taken(n, layer.weights) for n, layer in enumerate(self._layers)]
+        experts = [self._taken(layer.experts) for layer in self._layers]
+        weights = [self._taken(layer.weights) for layer in self._layers]
         return TokenRoutes(_by_token(experts).astype(np.int16), _by_token(weights))
 
-    def _taken(self, n: int, found: Array) -> NDArray[np.float32]:
+    def _taken(self, found: Array) -> NDArray[np.float32]:
         array = self._ops.to_numpy(found)
-        places = self._places if n < len(self._layers) - 1 else self._last_places
-        return array if places is None else array[places]
+        return array if self._places is None else array[self._places]
 
 
 def _by_token(layers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from octuor.ops.torch import TorchOps
 from octuor.tokenizer import Tokenizer
 from octuor.train.data import TokenStream, load_sources
 from octuor.train.loss import balance_loss, next_token_loss
+from octuor.train.metrics import MetricsFile, whole_lines
 from octuor.train.recipe import Recipe, Schedule
 from octuor.train.state import TrainState
 
@@ -95,6 +96,7 @@ def train(
             if on_step is not None:
                 on_step(metrics)
             if (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps:
+                metrics_file.sync()
                 state.save(out / "state.pt", step + 1, stream.state())
     return state
 
@@ -138,29 +140,6 @@ def train_step(recipe: Recipe, state: TrainState, ops: TorchOps, stream: TokenSt
     )
 
 
-class MetricsFile:
-    """metrics.jsonl, cut back to the step a run resumes from so that no step stands in it twice."""
-
-    def __init__(self, path: Path, steps_done: int) -> None:
-        kept = read_metrics(path)[:steps_done] if path.is_file() else []
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(json.dumps(asdict(row)) + "\n" for row in kept), encoding="utf-8")
-        partial.replace(path)
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, metrics: StepMetrics) -> None:
-        """Add one step."""
-        self._file.write(json.dumps(asdict(metrics)) + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> MetricsFile:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-
 def read_metrics(path: Path) -> list[StepMetrics]:
-    """All whole lines of a metrics.jsonl; a last line cut by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [StepMetrics(**json.loads(line)) for line in lines if line.endswith("\n")]
+    """All whole lines of a run's metrics.jsonl."""
+    return [StepMetrics(**json.loads(line)) for line in whole_lines(path)]

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from octuor.config import ModelConfig
 from octuor.errors import ConfigError
 from octuor.tools.convert import choose_formats
-
-T = TypeVar("T")
-
-# TOML values that a field takes, by the field's annotation; ModelConfig checks its own
-KINDS: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "dict[str, float]": (dict,),
-    "dict[str, str]": (dict,),
-}
+from octuor.train.tables import fill, read_tables
 
 
 @dataclass(frozen=True)
@@ -127,39 +115,14 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe; ConfigError or FormatError names the table and field that is wrong."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"recipe: expected a TOML file, cannot read {path} ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML, found a mistake ({error})") from error
-    for table in ("model", "schedule", "stage"):
-        if table not in data:
-            raise ConfigError(f"{path}: expected a [{table}] table, found only {sorted(data)}")
+    data = read_tables(path, ("model", "schedule", "stage"))
     if not isinstance(data["stage"], list):
         raise ConfigError(f"{path}: expected [[stage]] tables in double brackets, found a single [stage]")
     recipe = Recipe(
-        model=_fill(ModelConfig, data["model"], f"{path} [model]"),
-        schedule=_fill(Schedule, data["schedule"], f"{path} [schedule]"),
-        stages=tuple(_fill(Stage, table, f"{path} [[stage]]") for table in data["stage"]),
-        export=_fill(Export, data.get("export", {}), f"{path} [export]"),
+        model=fill(ModelConfig, data["model"], f"{path} [model]"),
+        schedule=fill(Schedule, data["schedule"], f"{path} [schedule]"),
+        stages=tuple(fill(Stage, table, f"{path} [[stage]]") for table in data["stage"]),
+        export=fill(Export, data.get("export", {}), f"{path} [export]"),
     )
     choose_formats(recipe.model, recipe.export.format, recipe.export.overrides)  # now, not after hours of training
     return recipe
-
-
-def _fill(kind: type[T], table: Any, where: str) -> T:
-    if not isinstance(table, dict):
-        raise ConfigError(f"{where}: expected a table, found {table!r}")
-    known = {field.name: KINDS.get(str(field.type)) for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(table) - set(known)):
-        raise ConfigError(f"{where}: unknown fields {unknown}; known are {sorted(known)}")
-    for name, value in table.items():
-        wanted = known[name]
-        if wanted is not None and (isinstance(value, bool) or not isinstance(value, wanted)):
-            names = " or ".join(kind.__name__ for kind in wanted)
-            raise ConfigError(f"{where} {name}: expected a value of type {names}, found {value!r}")
-    try:
-        return kind(**table)
-    except TypeError as error:
-        raise ConfigError(f"{where}: incomplete ({error})") from error

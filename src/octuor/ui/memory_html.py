@@ -1,14 +1,14 @@
-"""A Status as HTML: what occupies memory, which experts are there, how busy the models are. Everything is escaped."""
+"""A Status as HTML: what occupies memory, which experts are there, how busy the models are. Everything is escaped.
+
+memory.css gives it its look, memory.js has it drawn anew.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
-from pathlib import Path
 
 from octuor.experts.store import StoreStats
-from octuor.routing.colours import expert_rules
 from octuor.ui.backend import ModelStatus, Status
 from octuor.ui.texts import Language, number, say
 from octuor.units import format_bytes
@@ -51,18 +51,6 @@ def memory_html(status: Status | None, language: Language) -> str:
 def failed_html(error: str) -> str:
     """The page where asking has failed."""
     return f'<div class="octuor-memory"><p class="nothing">{escape(error)}</p></div>'
-
-
-@lru_cache(maxsize=1)
-def style() -> str:
-    """The style sheet. Dark within anything of class "dark"."""
-    return expert_rules(".octuor-memory") + (Path(__file__).parent / "memory.css").read_text("utf-8")
-
-
-@lru_cache(maxsize=1)
-def script() -> str:
-    """Defines octuorWhileSeen(element, ask); see memory.js."""
-    return (Path(__file__).parent / "memory.js").read_text("utf-8")
 
 
 def _tiles(status: Status, language: Language) -> str:

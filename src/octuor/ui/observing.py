@@ -1,4 +1,4 @@
-"""What the observatory looks at: the last answer's tokens, or a conversation's, put together from its answers.
+"""What the observatory looks at: the last answer, a conversation put together from its answers, or any text.
 
 A kept routing is of the tokens that were computed for an answer: the end of its prompt, for the beginning may have
 been in the cache, and the answer but for its last token, which is never computed. T tokens.
@@ -6,17 +6,70 @@ been in the cache, and the answer but for its last token, which is never compute
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from octuor.errors import OctuorError, UiError
 from octuor.routing import Alternatives, Routing
-from octuor.ui.conversations import Turn
+from octuor.ui.backend import Backend, User
+from octuor.ui.conversations import Conversations, Turn
+from octuor.ui.observatory_html import view
+from octuor.ui.texts import Language, say
 
 Scope = Literal["answer", "conversation", "text"]
+MAX_TEXT = 20_000  # characters of a text that is sent through
+
+
+@dataclass(frozen=True)
+class Observatory:
+    """What the tab's functions need. Used by all pages at once."""
+
+    backend: Backend
+    conversations: Conversations
+
+    async def kept(self, user: User, scope: Scope, conversation: str, language: Language) -> str:
+        """The view of an answer or a conversation, or a line that says why there is none."""
+        return await asyncio.to_thread(self._kept, user.owner, scope, conversation, language)
+
+    async def routed(self, user: User, model: str, text: str, language: Language) -> str:
+        """The view of any text, or a line that says why there is none."""
+        if not text.strip():
+            return ""
+        try:
+            if len(text) > MAX_TEXT:
+                raise UiError(f"text: expected at most {MAX_TEXT} characters, found {len(text)}; shorten it")
+            found = await self.backend.route(user, model, text)
+        except UiError as error:
+            return line(str(error), "failed")
+        if found is None:
+            return line(say(language, "cannot_observe"))
+        return await asyncio.to_thread(lambda: view(Routing.from_bytes(found), language))
+
+    def _kept(self, owner: str, scope: Scope, conversation: str, language: Language) -> str:
+        turns = self.conversations.turns(owner, conversation) if conversation else ()
+        if not any(turn.role == "assistant" for turn in turns):
+            return line(say(language, "no_answer_yet"))
+
+        def read(turn: Turn) -> Routing | None:
+            found = self.conversations.routing(owner, turn.id) if turn.has_routing else None
+            return None if found is None else Routing.from_bytes(found)
+
+        try:
+            routing = (whole_conversation if scope == "conversation" else last_answer)(turns, read)
+        except OctuorError as error:
+            return line(str(error), "failed")
+        return view(routing, language) if routing is not None and len(routing) else line(say(language, "no_routes"))
+
+
+def line(text: str, kind: str = "note") -> str:
+    """A line in the place of a view."""
+    return f'<p class="octuor-{kind}">{escape(text)}</p>'
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""What the observatory says: by key, in English, French, German, Italian, Spanish.
-
-Keys that begin with view_ are the fields of octuor.routing.html.Words.
-"""
+"""What the observatory says: by key, in English, French, German, Italian, Spanish."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class _Writer(Watch):
 
     def _round(self, name: str, hessian: Hessian | None) -> None:
         row = self._formats[name]
-        if hessian is None or not row.is_tiled:
+        if hessian is None or not row.is_tiled or row.is_by_rows:
             importance = self._importance.get(name)
             pieces = quantized_pieces(self._walk.source, self._ops, name, row, importance, lambda _: None)
         else:

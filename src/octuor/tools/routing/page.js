@@ -23,7 +23,7 @@ function tell(token) {
   token.classList.add("now");
   const text = token.parentElement, i = token.dataset.i, block = blocks[text.dataset.block];
   const layer = Number(chosen[text.dataset.column].value);
-  const played = block.experts[i][layer].map((e, n) => `${e} (${percent(block.weights[i][layer][n] / 1000)})`);
+  const played = block.experts[i][layer].map((e, n) => `${e} (${(block.weights[i][layer][n] / 10).toFixed(1)} %)`);
   const parts = [`token ${i} ${quoted(block.pieces[i])}`, `layer ${layer}: experts ${played.join(" and ")}`];
   if (block.logprobs[i] !== null) parts.push(`probability ${percent(Math.exp(block.logprobs[i]))}`);
   const others = block.alternatives[i].map(([piece, logprob]) => `${quoted(piece)} ${percent(Math.exp(logprob))}`);

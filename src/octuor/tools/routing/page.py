@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from octuor.routing.colours import EXPERTS, INK, expert_tint
-from octuor.routing.plot import Block, plot_experts, plot_repetition
+from octuor.routing.plot import Block, drawn, plot_experts, plot_repetition
 from octuor.routing.tally import Tally
 from octuor.tools.routing.analysis import Analysis
 from octuor.tools.routing.tables import overlap_name
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 HINT = "Point at a token, or choose a text with Tab and walk with the arrow keys."
@@ -38,9 +34,10 @@ def routing_page(analysis: Analysis, layers: Sequence[int]) -> str:
     body = "\n".join(
         (
             f"<h1>Routing of {escape(analysis.model)}</h1>\n<p>{escape(about)}</p>",
+            '<p><a href="#texts">texts</a> · <a href="#experts">experts</a> · <a href="#repetition">repetition</a></p>',
             _texts(analysis.blocks, layers, n_layers, n_experts),
-            "<h2>Which experts play which texts</h2>\n" + _experts(tallies, layers),
-            "<h2>Neighbouring tokens with the same expert</h2>\n" + _repetition(tallies),
+            '<h2 id="experts">Which experts play which texts</h2>\n' + _experts(tallies, layers),
+            '<h2 id="repetition">Neighbouring tokens with the same expert</h2>\n' + _repetition(tallies),
             f'<p class="note">The figures are those of section 5 of {PAPER}: figures 8, 7, and 10 with table 5.</p>',
             f'<div id="about" role="status">{HINT}</div>',
             f'<script type="application/json" id="data">{_data(analysis.blocks, n_layers)}</script>',
@@ -62,7 +59,7 @@ def _texts(blocks: Sequence[Block], layers: Sequence[int], n_layers: int, n_expe
     numbers = '<label><input type="checkbox" id="numbers"> numbers</label>'
     selects = "".join(_select(column, layer, n_layers) for column, layer in enumerate(layers))
     lines = [
-        "<h2>Each token in the colour of its first expert</h2>",
+        '<h2 id="texts">Each token in the colour of its first expert</h2>',
         f'<p class="legend">{legend} {numbers}</p>',
         f'<div style="--columns: {len(layers)}">',
         f'<div class="columns layers">{selects}</div>',
@@ -124,7 +121,7 @@ def _experts(tallies: Sequence[Tally], layers: Sequence[int]) -> str:
         for tally in tallies
         for layer in layers
     ]
-    return note + _image(plot_experts(tallies, layers), "share of experts by domain") + _table(head, rows)
+    return note + _image(drawn(plot_experts(tallies, layers), "svg"), "share of experts by domain") + _table(head, rows)
 
 
 def _repetition(tallies: Sequence[Tally]) -> str:
@@ -140,14 +137,12 @@ def _repetition(tallies: Sequence[Tally]) -> str:
         ("random", overlap_name(n), *[f"{100 * first.random_repetition(n):.1f} %"] * first.n_layers) for n in choices
     ]
     head = ("domain", "choice", *(f"layer {layer}" for layer in range(first.n_layers)))
-    return note + _image(plot_repetition(tallies), "repetition by domain and layer") + _table(head, rows)
+    return note + _image(drawn(plot_repetition(tallies), "svg"), "repetition by domain and layer") + _table(head, rows)
 
 
-def _image(figure: Figure, label: str) -> str:
-    """A drawing inside the page, letters as shapes; its numbers are in the table beside it."""
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    return f'<p><img alt="{escape(label)}" src="data:image/svg+xml;base64,{b64encode(out.getvalue()).decode()}"></p>'
+def _image(svg: bytes, label: str) -> str:
+    """A drawing inside the page; its numbers are in the table beside it."""
+    return f'<p><img alt="{escape(label)}" src="data:image/svg+xml;base64,{b64encode(svg).decode()}"></p>'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

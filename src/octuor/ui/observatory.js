@@ -1,8 +1,8 @@
 // The view of routes: colours tokens by a layer's first expert and tells of the token under pointer, finger or focus.
-// host: the document, or an element, with a .octuor-routing in it now or later; one that replaces it is coloured too.
-// Everything that is shown comes in as text and is put in as text.
-function octuorRouting(host) {
-  const views = host.getElementsByClassName("octuor-routing");
+// The server may put another view in the place of one at any time; it is coloured then. Everything that is shown comes in
+// as text and is put in as text.
+(() => {
+  const views = document.getElementsByClassName("octuor-routing");
   let layer = 0, lit = null, at = null, known = null, seen = null;
 
   const view = () => views[0];
@@ -127,16 +127,16 @@ function octuorRouting(host) {
   }
 
   const told = (event) => event.target.closest && event.target.closest(".text .tok, [data-tell]");
-  host.addEventListener("pointerover", (event) => {
+  document.addEventListener("pointerover", (event) => {
     if (event.pointerType !== "mouse") return;
     const element = told(event);
     if (element) tell(element);
     else hide();
   });
-  host.addEventListener("pointerleave", hide);
-  host.addEventListener("focusin", (event) => { if (event.target.matches(".tok")) tell(event.target); });
-  host.addEventListener("focusout", hide);
-  host.addEventListener("click", (event) => {
+  document.addEventListener("pointerleave", hide);
+  document.addEventListener("focusin", (event) => { if (event.target.matches(".tok")) tell(event.target); });
+  document.addEventListener("focusout", hide);
+  document.addEventListener("click", (event) => {
     const go = event.target.closest("[data-go]"), key = event.target.closest(".key"), element = told(event);
     if (go) layer = +go.dataset.go;
     else if (key) lit = lit === +key.dataset.e ? null : +key.dataset.e;
@@ -145,12 +145,12 @@ function octuorRouting(host) {
     if (element) tell(element);
     else hide();
   });
-  host.addEventListener("input", (event) => {
+  document.addEventListener("input", (event) => {
     if (!event.target.matches(".layers input")) return;
     layer = +event.target.value;
     colour();
   });
-  host.addEventListener("keydown", (event) => {
+  document.addEventListener("keydown", (event) => {
     const token = event.target.closest(".text .tok");
     if (event.key === "Escape") hide();
     if (!token) return;
@@ -168,10 +168,10 @@ function octuorRouting(host) {
     at = known = lit = null;
     if (!seen) return;
     // Gradio's rules for texts are stronger than any of a part of a text
-    for (let prose; (prose = seen.closest(".prose")); ) prose.classList.remove("prose");
+    for (let text; (text = seen.closest(".prose, .md")); ) text.classList.remove("prose", "md");
     colour();
   }
 
-  new MutationObserver(look).observe(host, {childList: true, subtree: true});
+  new MutationObserver(look).observe(document, {childList: true, subtree: true});
   look();
-}
+})();
