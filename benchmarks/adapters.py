@@ -61,7 +61,7 @@ def measure(model: Model, options: argparse.Namespace) -> None:
     for _ in range(options.rounds + 1):  # the first one warms up
         prompts = [[1, *rng.integers(300, 30000, options.prompt).tolist()] for _ in range(STREAMS)]
         for is_adapted in (False, True):
-            names = list(model.adapters.names) if is_adapted else [None] * STREAMS
+            names: list[str | None] = [*model.adapters.names] if is_adapted else [None] * STREAMS
             rows[is_adapted].append(run(model, prompts, names, options.answer))
     found = {
         key: [statistics.median(column) for column in zip(*values[1:], strict=True)] for key, values in rows.items()
