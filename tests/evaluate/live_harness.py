@@ -17,6 +17,7 @@ from octuor.evaluate.harness import import_harness, own_configs, read_config, ru
 from octuor.evaluate.harness_model import HarnessModel
 from octuor.evaluate.setting import Setting
 from octuor.evaluate.subject import Subject
+from octuor.tokenizer import encode_chat
 from octuor.tools.export.registry import export
 
 CLOSE = 1e-5  # relative: float32 sums in another order, over up to some hundred tokens
@@ -91,7 +92,7 @@ SHORT = {"gen_kwargs": "max_gen_toks=24"}
     ("task", "options"),
     [
         ("choice_local", {}), ("mmlu_local", {}), ("blimp_local", {}), ("text_local", {}), ("translation_local", SHORT),
-        ("summary_local", SHORT), ("gsm8k_local", SHORT), ("choice_local", {"apply_chat_template": True}),
+        ("summary_local", SHORT), ("gsm8k_local", SHORT),
         ("translation_local", {"apply_chat_template": True, **SHORT}),
     ],
 )  # fmt: skip
@@ -134,6 +135,19 @@ def test_chats_become_the_same_ids(ours: HarnessModel, theirs: Any) -> None:
     mine, its = ours.apply_chat_template(talk), theirs.apply_chat_template(talk)
     assert ours.tok_encode(mine) == theirs.tok_encode(its)
     assert ours._encode_pair(mine, " See you.") == theirs._encode_pair(its, " See you.")
+
+
+def test_an_answer_in_a_chat_begins_as_it_was_trained(ours: HarnessModel) -> None:
+    """The harness joins a choice to a chat without a blank; the Hugging Face backend then scores "[/INST]Yes"."""
+    talk = [{"role": "user", "content": "Hi"}]
+    given = ours.apply_chat_template(talk)
+    tokenizer = octuor.load(POCKET).tokenizer
+    whole = encode_chat(tokenizer, [*talk, {"role": "assistant", "content": "Yes, I can.", "prefix": True}])
+    context = encode_chat(tokenizer, talk)
+    for text in ("Yes, I can.", " Yes, I can."):
+        assert ours._encode_pair(given, text) == (context, whole[len(context) :])
+    prefixed = ours.apply_chat_template([*talk, {"role": "assistant", "content": "Yes,"}], add_generation_prompt=False)
+    assert ours.tok_encode(prefixed + " I can.") == whole
 
 
 def test_a_task_of_the_harness_becomes_ours(folder: Path, ours: HarnessModel) -> None:
