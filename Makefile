@@ -25,7 +25,8 @@ test: $(VENV)/.octuor $(VENV)/.test
 	$(BIN)/python -m pytest
 
 test-parity: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity
-	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py tests/evaluate/live_*.py tests/integrations/live_*.py
+	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py tests/tune/live_*.py tests/evaluate/live_*.py \
+	  tests/integrations/live_*.py
 
 # The programs of other people's clients against a server; each client has an environment of its own.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))

@@ -15,9 +15,9 @@ from octuor.cli import COMMANDS
 SOURCES = sources()
 # The package's own front, which looks names up lazily, and `python -m octuor` stand above all floors.
 FRONT = ("", "__main__")
-TORCH_PARTS = ("train", "integrations")
+TORCH_PARTS = ("train", "tune", "integrations")
 HOMES = {  # beside those
-    "torch": ("ops.torch",),
+    "torch": ("ops.torch", "ops.torch_leaves"),
     "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.coloured_text", "routing.values"),
     "aiohttp": ("bench.serve.client",),
 }

@@ -92,9 +92,15 @@ def test_pieces_are_the_text_whatever_it_is_made_of(pocket: Model) -> None:
 
 
 def test_alternatives_name_control_tokens(pocket: Model) -> None:
-    """The end of an answer is what might have stood there, too."""
-    found = pocket.route("Hello. I am well.", alternatives=32000)
-    assert "</s>" in found.alternatives.pieces[3]
+    """The end of an answer is what might have stood there, too; a padded vocabulary's end has no text."""
+    recording = Recording(8, pocket.tokenizer)
+    recording.add_token(500, -1.0, ((2, -0.5), (32500, -0.75)))
+    recording.add_token(501)
+    recording.add_routes(pocket.route([500, 501], alternatives=None).routes)
+    found = recording.routing()
+    assert found.alternatives.pieces == (("</s>", ""), ("", ""))
+    assert found.alternatives.ids.tolist() == [[2, 32500], [0, 0]]
+    np.testing.assert_array_equal(found.alternatives.logprobs, np.float32([[-0.5, -0.75], [np.nan, np.nan]]))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +58,15 @@ def window(server: ServeProcess, tmp_path_factory: pytest.TempPathFactory) -> It
 
     with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield Chat(driver, server.url)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Leave a picture of what a test that failed has seen."""
+    report = yield
+    if report.when == "call" and report.failed and isinstance(item, pytest.Function) and "window" in item.funcargs:
+        item.funcargs["window"].picture(f"failed-{item.name}")
+    return report
 
 
 @pytest.fixture

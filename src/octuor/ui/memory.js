@@ -10,7 +10,7 @@
     if (view && view !== seen) {
       seen = view;
       // Gradio's rules for texts are stronger than any of a part of a text
-      for (let prose; (prose = view.closest(".prose")); ) prose.classList.remove("prose");
+      for (let text; (text = view.closest(".prose, .md")); ) text.classList.remove("prose", "md");
     }
     const isSeen = Boolean(view) && view.offsetParent !== null && !document.hidden;
     if (isSeen && !wasSeen && button()) button().click();

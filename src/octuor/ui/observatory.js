@@ -168,7 +168,7 @@
     at = known = lit = null;
     if (!seen) return;
     // Gradio's rules for texts are stronger than any of a part of a text
-    for (let prose; (prose = seen.closest(".prose")); ) prose.classList.remove("prose");
+    for (let text; (text = seen.closest(".prose, .md")); ) text.classList.remove("prose", "md");
     colour();
   }
 
