@@ -13,10 +13,12 @@ import pytest
 import octuor
 from octuor.api import POCKET
 from octuor.checkpoint import open_checkpoint
+from octuor.errors import RequestError
 from octuor.evaluate.harness import import_harness, own_configs, read_config, run_harness
 from octuor.evaluate.harness_model import HarnessModel
 from octuor.evaluate.setting import Setting
 from octuor.evaluate.subject import Subject
+from octuor.tokenizer import encode_chat
 from octuor.tools.export.registry import export
 
 CLOSE = 1e-5  # relative: float32 sums in another order, over up to some hundred tokens
@@ -84,12 +86,15 @@ def ask(model: Any, task: str, folder: Path, **options: Any) -> Any:
     return raw["samples"][task], raw["results"][task]
 
 
+SHORT = {"gen_kwargs": "max_gen_toks=24"}
+
+
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        ("choice_local", {}), ("mmlu_local", {}), ("blimp_local", {}), ("text_local", {}),
-        ("translation_local", {}), ("summary_local", {}), ("gsm8k_local", {}),
-        ("choice_local", {"apply_chat_template": True}), ("translation_local", {"apply_chat_template": True}),
+        ("choice_local", {}), ("mmlu_local", {}), ("blimp_local", {}), ("text_local", {}), ("translation_local", SHORT),
+        ("summary_local", SHORT), ("gsm8k_local", SHORT),
+        ("translation_local", {"apply_chat_template": True, **SHORT}),
     ],
 )  # fmt: skip
 def test_every_document_comes_out_the_same(
@@ -133,6 +138,19 @@ def test_chats_become_the_same_ids(ours: HarnessModel, theirs: Any) -> None:
     assert ours._encode_pair(mine, " See you.") == theirs._encode_pair(its, " See you.")
 
 
+def test_an_answer_in_a_chat_begins_as_it_was_trained(ours: HarnessModel) -> None:
+    """The harness joins a choice to a chat without a blank; the Hugging Face backend then scores "[/INST]Yes"."""
+    talk = [{"role": "user", "content": "Hi"}]
+    given = ours.apply_chat_template(talk)
+    tokenizer = octuor.load(POCKET).tokenizer
+    whole = encode_chat(tokenizer, [*talk, {"role": "assistant", "content": "Yes, I can.", "prefix": True}])
+    context = encode_chat(tokenizer, talk)
+    for text in ("Yes, I can.", " Yes, I can."):
+        assert ours._encode_pair(given, text) == (context, whole[len(context) :])
+    prefixed = ours.apply_chat_template([*talk, {"role": "assistant", "content": "Yes,"}], add_generation_prompt=False)
+    assert ours.tok_encode(prefixed + " I can.") == whole
+
+
 def test_a_task_of_the_harness_becomes_ours(folder: Path, ours: HarnessModel) -> None:
     with Subject(octuor.load(folder / "model")) as subject:
         (result,) = run_harness(subject, ["choice_local"], Setting(data=folder / "data", limit=4))
@@ -143,3 +161,51 @@ def test_a_task_of_the_harness_becomes_ours(folder: Path, ours: HarnessModel) ->
     assert "What did the dog do" in result.examples[0].prompt
     assert text.metric("word_perplexity").form == "exp"
     assert text.metric("bits_per_byte").form == "mean"
+
+
+PART = """
+task: part_{n}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+GROUP = "group: both\ntask: [part_0, part_1]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+
+
+def test_a_folder_of_task_files_and_a_group(folder: Path) -> None:
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    for n in range(2):
+        (tasks / f"part_{n}.yaml").write_text(PART.format(n=n, file=folder / "data" / "choice.jsonl"))
+    (tasks / "both.yaml").write_text(GROUP)
+    with Subject(octuor.load(folder / "model")) as subject:
+        first, second, both = run_harness(subject, ["both"], Setting(tasks_dir=tasks, limit=6))
+        assert subject.n_scored == 48
+    assert (first.task, second.task, both.task) == ("part_0", "part_1", "both")
+    assert both.metric("acc").value == pytest.approx((first.metric("acc").value + second.metric("acc").value) / 2)
+    assert first.metric("acc").how == "Wilson"
+
+
+def test_figures_of_a_whole_have_the_harness_s_errors(folder: Path) -> None:
+    with Subject(octuor.load(folder / "model")) as subject:
+        [result] = run_harness(subject, ["translation_local"], Setting(data=folder / "data", limit=3))
+    chrf = result.metric("chrf")
+    assert (chrf.form, chrf.how) == ("given", "standard error")
+    assert chrf.low is not None
+    assert chrf.low <= chrf.value
+
+
+def test_data_that_is_not_there_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    tasks = folder / "missing"
+    tasks.mkdir()
+    (tasks / "part_0.yaml").write_text(PART.format(n=0, file=folder / "none.jsonl"))
+    with Subject(octuor.load(folder / "model")) as subject, pytest.raises(RequestError, match="expected data"):
+        run_harness(subject, ["part_0"], Setting(tasks_dir=tasks))
+    with Subject(octuor.load(folder / "model")) as subject, pytest.raises(RequestError, match="--list"):
+        run_harness(subject, ["no such task"], Setting(tasks_dir=tasks))

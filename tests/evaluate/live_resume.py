@@ -17,8 +17,8 @@ GROUPS = {"someone": {"A": [f"The {n}th of them said that " for n in range(40)]}
 
 def command(folder: Path, out: Path) -> list[str]:
     return program(
-        "eval", "--tasks", TASKS, "--data", folder, "--lexicon", folder / "words.tsv", "--longest", 300, "--context", 512,
-        "--out", out, "--json",
+        "eval", "--tasks", TASKS, "--data", folder, "--lexicon", folder / "words.tsv", "--longest", 300,
+        "--context", 512, "--out", out, "--json",
     )  # fmt: skip
 
 
