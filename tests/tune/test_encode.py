@@ -19,7 +19,7 @@ from octuor.tune.rows import Pair, Talk, Text
 from tokenizer_file import mixtral_tokenizer
 
 VERSIONS = ("v1", "v3")
-TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=20).filter(str.strip)
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(str.strip)
 TALKS = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3)
 
 
