@@ -1,4 +1,4 @@
-# make chat · make serve · make test: each sets up what it needs from nothing, and only once.
+# make chat · make serve · make ui · make test: each sets up what it needs from nothing, and only once.
 # MODEL=path names another model than the pocket one; PYTHON, VENV and CXX can be set too.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ say = @printf 'octuor: %s\n' "$(1)" >&2
 # An extra's packages, without building the project again.
 extra = $$($(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: chat serve test test-amx test-clients test-formats test-robust test-parity test-aarch64 test-aarch64-python lint format bench clean
+.PHONY: chat serve ui test test-amx test-clients test-formats test-robust test-ui test-parity test-aarch64 test-aarch64-python lint format bench clean
 
 chat: $(VENV)/.octuor
 	@$(BIN)/octuor chat $(MODEL)
@@ -18,11 +18,15 @@ chat: $(VENV)/.octuor
 serve: $(VENV)/.octuor $(VENV)/.serve
 	@$(BIN)/octuor serve $(MODEL)
 
+ui: $(VENV)/.octuor $(VENV)/.ui
+	@$(BIN)/octuor ui $(MODEL)
+
 test: $(VENV)/.octuor $(VENV)/.test
 	$(BIN)/python -m pytest
 
 test-parity: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity
-	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py tests/tune/live_*.py
+	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py tests/tune/live_*.py tests/evaluate/live_*.py \
+	  tests/integrations/live_*.py
 
 # The programs of other people's clients against a server; each client has an environment of its own.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))
@@ -57,6 +61,13 @@ build/formats/%/.installed: tests/formats/requirements/%.txt | $(VENV)/.parity
 # Bodies of every kind, whatever /openapi.json allows and forbids, kill -9 under load: some minutes.
 test-robust: $(VENV)/.octuor $(VENV)/.test $(VENV)/.robust
 	$(BIN)/python -m pytest tests/robustness/live_*.py
+
+# The chat page in a real browser; pictures of it are left in build/ui.
+test-ui: $(VENV)/.octuor $(VENV)/.test $(VENV)/.ui
+	@for tool in chromium chromedriver; do command -v $$tool >/dev/null || { \
+	  echo "octuor: expected the program $$tool; on Debian: sudo apt install chromium chromium-driver" >&2; exit 1; }; done
+	@$(BIN)/python -m pip install --quiet $(call extra,test-ui) >&2
+	$(BIN)/python -m pytest -s tests/ui/live_*.py
 
 # The kernels for AMX on a processor without it: a second build, whose matrix unit is plain C++.
 test-amx: $(VENV)/.octuor $(VENV)/.test
@@ -119,6 +130,11 @@ $(VENV)/.serve: $(VENV)/.octuor pyproject.toml
 	@$(BIN)/python -m pip install --quiet $(call extra,serve) >&2
 	@touch $@
 
+$(VENV)/.ui: $(VENV)/.octuor pyproject.toml
+	$(call say,installing what the page needs)
+	@$(BIN)/python -m pip install --quiet $(call extra,ui) >&2
+	@touch $@
+
 $(VENV)/.lint: $(VENV)/.venv pyproject.toml
 	@$(BIN)/python -m pip install --quiet $(call extra,lint) >&2
 	@touch $@
@@ -129,5 +145,5 @@ $(VENV)/.robust: $(VENV)/.octuor pyproject.toml
 
 $(VENV)/.parity: $(VENV)/.octuor pyproject.toml
 	$(call say,installing PyTorch and transformers for the live comparison)
-	@$(BIN)/python -m pip install --quiet $(call extra,train) $(call extra,parity) >&2
+	@$(BIN)/python -m pip install --quiet $(call extra,train) $(call extra,parity) $(call extra,eval) >&2
 	@touch $@

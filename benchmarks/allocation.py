@@ -2,8 +2,9 @@
 
     python benchmarks/allocation.py MODEL [--judge TEXT] [--calibration TEXT] [--dither SHARE] [--formats q6,q4]
 
-MODEL is any checkpoint. It is measured as `octuor pack` does it, once; then, for each format, three packs of the same
-size are written and judged by their KL divergence from MODEL, weights and activations rounded as they run:
+MODEL is any checkpoint, or "toy": a random model of 8x7B's shape in small, `source_model.py`. It is measured as `octuor
+pack` does it, once; then, for each format, three packs of the same size are written and judged by their KL divergence
+from MODEL, weights and activations rounded as they run:
 
     plain     every matrix in the format, scales searched without importance: what `convert` would write without KEPT
     uniform   the same with importance
@@ -40,6 +41,7 @@ from octuor.tools.pack.text import read_corpus
 from octuor.tools.pack.walk import F32Array, Source, Walk
 from octuor.tools.pack.write import write_layers
 from octuor.weights import Weight
+from source_model import write_original
 
 WINDOW = 256  # tokens judged at once
 
@@ -55,49 +57,52 @@ def main() -> None:
     parser.add_argument("--formats", default="q6,q5,q4,q3", help="default %(default)s")
     parser.add_argument("--threads", type=int, default=None)
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        measure(options, Path(name))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """The table; folder is for what is written on the way."""
+    if options.model == "toy":
+        write_original("toy", folder / "toy")
+        options.model = folder / "toy"
     checkpoint, ops = open_checkpoint(options.model), NativeOps(threads=options.threads)
     if options.dither:
         checkpoint = dithered(checkpoint, options.dither)
     source = Source(checkpoint, ops)
     corpus = read_corpus(checkpoint, options.calibration)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        found = calibrate(source, ops, corpus, Journal(folder / "journal"))
-        sequences: Sequence[NDArray[np.int32]] = corpus.held_out
-        hidden = found.held_out
-        if options.judge is not None:
-            sequences = read_windows(checkpoint, options.judge, options.tokens)
-            hidden = last_states(source, sequences)
+    found = calibrate(source, ops, corpus, Journal(folder / "journal"))
+    sequences: Sequence[NDArray[np.int32]] = corpus.held_out
+    hidden = found.held_out
+    if options.judge is not None:
+        sequences = read_windows(checkpoint, options.judge, options.tokens)
+        hidden = last_states(source, sequences)
 
-        def judged(formats: Mapping[str, Format], importance: Mapping[str, F32Array]) -> Comparison:
-            path = folder / "row.octuor"
-            with PackInParts(path, checkpoint.config, formats) as file:
-                journal = Journal(folder / "row.journal")
-                write_layers(source, ops, formats, importance, file, journal)
-                journal.remove()
-                return compare(source, Source(open_pack(file.partial), ops), sequences, hidden)
+    def judged(formats: Mapping[str, Format], importance: Mapping[str, F32Array]) -> Comparison:
+        with PackInParts(folder / "row.octuor", checkpoint.config, formats) as file:
+            journal = Journal(folder / "row.journal")
+            write_layers(source, ops, formats, importance, file, journal)
+            journal.remove()
+            return compare(source, Source(open_pack(file.partial), ops), sequences, hidden)
 
-        print(f"{sum(map(len, corpus.calibration))} tokens to measure on, {sum(map(len, sequences))} to judge by")
+    print(f"{sum(map(len, corpus.calibration))} tokens to measure on, {sum(map(len, sequences))} to judge by")
+    print(
+        f"{'format':7} {'bits':>6} {'plain':>9} {'uniform':>9} {'packed':>9} {'lowered':>8} {'expected':>9} "
+        f"{'gap':>8} {'same next':>9}"
+    )
+    shapes = quantized(checkpoint.config)
+    for row in map(find_format, options.formats.split(",")):
+        uniform = {name: row if name in shapes else F32 for name in checkpoint.names}
+        n_bytes = sum(row.n_bytes(shape) for shape in shapes.values())
+        plan = choose(checkpoint.config, found.losses, Budget(n_bytes, row.name))
+        plain, alike = judged(uniform, {}), judged(uniform, found.importance)
+        chosen = judged(plan.formats, found.importance)
         print(
-            f"{'format':7} {'bits':>6} {'plain':>9} {'uniform':>9} {'packed':>9} {'lowered':>8} {'expected':>9} "
-            f"{'gap':>8} {'same next':>9}"
+            f"{row.name:7} {plan.bits:6.3f} {plain.divergence:9.5f} {alike.divergence:9.5f} "
+            f"{chosen.divergence:9.5f} {100 * (1 - chosen.divergence / alike.divergence):6.1f} % "
+            f"{plan.allocation.loss:9.5f} {100 * plan.allocation.gap:6.3f} % {100 * chosen.agreement:7.2f} %",
+            flush=True,
         )
-        shapes = quantized(checkpoint.config)
-        for row in map(find_format, options.formats.split(",")):
-            uniform = {name: row if name in shapes else F32 for name in checkpoint.names}
-            n_bytes = sum(row.n_bytes(shape) for shape in shapes.values())
-            plan = choose(checkpoint.config, found.losses, Budget(n_bytes, row.name))
-            plain, alike, chosen = (
-                judged(uniform, {}),
-                judged(uniform, found.importance),
-                judged(plan.formats, found.importance),
-            )
-            print(
-                f"{row.name:7} {plan.bits:6.3f} {plain.divergence:9.5f} {alike.divergence:9.5f} "
-                f"{chosen.divergence:9.5f} {100 * (1 - chosen.divergence / alike.divergence):6.1f} % "
-                f"{plan.allocation.loss:9.5f} {100 * plan.allocation.gap:6.3f} % {100 * chosen.agreement:7.2f} %",
-                flush=True,
-            )
 
 
 def dithered(checkpoint: Checkpoint, share: float) -> Checkpoint:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import octuor
 from octuor.experts.policy import Usage
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 
 N_TALKS, N_PROMPT, N_ANSWER = 6, 200, 200
 TEXT = (
@@ -36,7 +36,7 @@ class _Log:
     def __init__(self) -> None:
         self.routes: list[NDArray[np.int32]] = []
 
-    def __call__(self, layer: int, routing: Routing) -> None:
+    def __call__(self, layer: int, routing: LayerRouting) -> None:
         assert layer == len(self.routes)
         self.routes.append(routing.experts)
 

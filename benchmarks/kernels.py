@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from octuor.config import MIXTRAL_8X7B as MIXTRAL
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps, implementations
 from octuor.quant import FORMATS, Format
 from octuor.quant.plain import to_bf16
@@ -54,13 +54,13 @@ def timed(call: Callable[[int], None]) -> float:
     return median(times)
 
 
-def routing(rng: np.random.Generator, n_tokens: int) -> Routing:
+def routing(rng: np.random.Generator, n_tokens: int) -> LayerRouting:
     experts = np.argsort(rng.random((n_tokens, E)), axis=1)[:, :A].astype(np.int32)
     weights = np.full((n_tokens, A), 1 / A, dtype=np.float32)
-    return Routing(experts, weights, np.zeros((n_tokens, E), dtype=np.float32))
+    return LayerRouting(experts, weights, np.zeros((n_tokens, E), dtype=np.float32))
 
 
-def call_moe(ops: NativeOps, x: Any, routings: Sequence[Routing], experts: Sequence[Expert], i: int) -> None:
+def call_moe(ops: NativeOps, x: Any, routings: Sequence[LayerRouting], experts: Sequence[Expert], i: int) -> None:
     ops.moe(x, routings[i % len(routings)], experts)
 
 

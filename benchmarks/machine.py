@@ -23,7 +23,7 @@ import numpy as np
 import octuor
 from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.memory import HUGE_PAGE, MADV_HUGEPAGE, advise, populate, read_resident
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps
 from octuor.weights import Weights
 
@@ -70,7 +70,7 @@ def pages(path: Path, threads: int, rounds: int) -> None:
         for kind in rng.permutation(list(models)):
             began, cpu = time.perf_counter(), time.process_time()
             for n, experts in enumerate(routings):
-                ops.moe(x, Routing(experts, half, no_logits), models[kind].layers[n % config.n_layers].experts)
+                ops.moe(x, LayerRouting(experts, half, no_logits), models[kind].layers[n % config.n_layers].experts)
             gb = len(routings) * n_bytes / 1e9
             rates[kind].append((gb / (time.perf_counter() - began), gb / (time.process_time() - cpu)))
     plain = rates["mapped, 4 KiB pages"]

@@ -18,7 +18,7 @@ import numpy as np
 
 import octuor
 from octuor.logit_filters import log_softmax
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.train.data import encode_document, find_file, read_rows
 
 N_PROMPTS = 100
@@ -64,7 +64,7 @@ def shuffled(path: Path) -> list[dict[str, Any]]:
 def held_out_loss(model: octuor.Model, rows: list[dict[str, Any]], loads: np.ndarray) -> dict[str, tuple[float, int]]:
     """Summed loss and number of counted tokens by language; adds each expert's choices to loads [n_layers, E]."""
 
-    def watch(layer: int, routing: Routing) -> None:
+    def watch(layer: int, routing: LayerRouting) -> None:
         loads[layer] += np.bincount(np.asarray(routing.experts).reshape(-1), minlength=loads.shape[1])
 
     sums: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))

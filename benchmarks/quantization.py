@@ -5,9 +5,9 @@
 
 MODEL is a checkpoint with a tokenizer; a matrix that is stored in one of our formats gets, for each weight, a value
 drawn evenly from those that round to it, so that no format finds its own grid again. MODEL "toy" is a random model of
-8x7B's shape in small: see `toy`. DIR has llama-quantize and llama-imatrix, built from llama.cpp, whose converter makes
-the file that they take. Both sides see the calibration text; the judging text is another. Needs `gguf`, `matplotlib`,
-and what the converter needs.
+8x7B's shape in small: `source_model.py`. DIR has llama-quantize and llama-imatrix, built from llama.cpp, whose
+converter makes the file that they take. Both sides see the calibration text; the judging text is another. Needs `gguf`,
+`matplotlib`, and what the converter needs.
 
 Bytes are those of all matrices but the routers, which both sides keep in float32. For each of llama.cpp's files ours
 has at most as many. KL and the share of equal first choices are means over the judging text's tokens; all files are
@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import argparse
 import lzma
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,33 +32,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import octuor
+from llama_files import Arrays, F32Array, make_files, read_gguf
 from octuor.api import Model
 from octuor.checkpoint import Checkpoint, open_checkpoint
-from octuor.config import ModelConfig
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps
-from octuor.quant import BF16, F32, Format
+from octuor.quant import BF16, F32
 from octuor.quant.feedback import quantize_with_feedback
-from octuor.quant.grouped import LAYOUTS, unpack
-from octuor.quant.int8_exact import GROUP, INPUTS, unpack_q8, untile
 from octuor.tokenizer import open_tokenizer
-from octuor.tools.export.huggingface import write_huggingface
 from octuor.tools.pack.budget import Budget, choose, quantized
 from octuor.tools.pack.calibrate import Calibration, calibrate
 from octuor.tools.pack.journal import Journal
 from octuor.tools.pack.text import read_corpus
 from octuor.tools.pack.walk import Source, silu
 from octuor.weights import Expert, Weight
-
-F32Array = NDArray[np.float32]
-Arrays = dict[str, F32Array]  # canonical name -> widened weight
+from source_model import write_original
 
 PEERS = "Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q3_K_M,Q2_K,IQ4_XS,IQ3_S,IQ2_S"
 WINDOW = 256  # tokens judged at once, BOS included
 LONG = 512  # of the calibration text, as llama-imatrix has it
 FEEDBACK_SHARE = 0.5  # of a matrix's loss that feedback leaves, for choosing formats
-TOY = ModelConfig(512, 4, 8, 2, 64, 1792, 32000, max_seq_len=4096)
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ def main() -> None:
     checkpoint = open_checkpoint(original)
     exact = {name: np.array(checkpoint.get(name).to_f32()) for name in checkpoint.names}
     judge = Judge(checkpoint, ops, exact, read_windows(checkpoint, options.judge, options.tokens, WINDOW))
-    peers = list(read_peers(options, checkpoint, judge))
+    peers = list(read_peers(options, judge))
     with tempfile.TemporaryDirectory() as folder:
         corpus = read_corpus(checkpoint, options.calibration)
         found = calibrate(Source(checkpoint, ops), ops, corpus, Journal(Path(folder) / "journal"))
@@ -105,143 +96,15 @@ def main() -> None:
     report(rows, options.title or options.model, options.plot)
 
 
-# ---- the source ----------------------------------------------------------------------------------
-
-
-def write_original(model: str, folder: Path) -> None:
-    """MODEL in bfloat16 as a Hugging Face folder."""
-    pocket = octuor.load(None).checkpoint
-    source = pocket if model == "toy" else open_checkpoint(model)
-    words = source.tokenizer_bytes()
-    assert words is not None, "a text has to be read"
-    tokenizer = folder.with_name(f"{folder.name}.{source.tokenizer_kind}")
-    tokenizer.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.write_bytes(words)
-    if model == "toy":
-        write_huggingface(folder, TOY, toy, BF16, tokenizer)
-    else:
-        write_huggingface(folder, source.config, lambda name: redrawn(source.get(name)), BF16, tokenizer)
-
-
-def redrawn(weight: Weight) -> F32Array:
-    """Each weight drawn evenly from its rounding's cell; plain formats as they are."""
-    x = weight.to_f32()
-    if not (isinstance(weight.format, Format) and weight.format.is_tiled):
-        return x
-    if weight.format.name in LAYOUTS:
-        d, s, _ = unpack(LAYOUTS[weight.format.name], weight.data)
-        steps = np.repeat(np.abs(s), GROUP, axis=-1) * d[..., None]
-    else:
-        steps = np.repeat(unpack_q8(weight.data)[0][..., None], INPUTS, axis=-1)
-    place = np.random.default_rng(0).random(x.shape, dtype=np.float32) - np.float32(0.5)
-    return x + untile(steps.astype(np.float32), x.shape) * place
-
-
-def toy(name: str) -> F32Array:
-    """A weight of the toy: Student's t of 5 degrees of freedom, heavy tails as trained weights have.
-
-    Channels differ as in trained models: what layers write into them is log-normal in size, six times 8 larger, and
-    norms take half of that back. A layer's experts have most of their weights in common, as where they grew from one,
-    and add a little to the stream: with independent experts every token whose routing changes is another text's.
-    """
-    rng = np.random.default_rng(list(name.encode()))
-    part, d, f = name.rpartition(".")[2], TOY.dim, TOY.hidden_dim
-    heads, shared = TOY.n_heads * TOY.head_dim, TOY.n_kv_heads * TOY.head_dim
-    channels = np.exp(0.5 * np.random.default_rng(1).standard_normal(d))
-    channels[np.random.default_rng(2).choice(d, 6, replace=False)] *= 8
-    shapes = {
-        "embed": (TOY.vocab_size, d), "lm_head": (TOY.vocab_size, d), "router": (TOY.n_experts, d), "wq": (heads, d),
-        "wk": (shared, d), "wv": (shared, d), "wo": (d, heads), "gate": (f, d), "up": (f, d), "down": (d, f),
-    }  # fmt: skip
-    if part not in shapes:
-        return (np.exp(0.3 * rng.standard_normal(d)) / channels**0.5).astype(np.float32)
-    shape = shapes[part]
-    x = rng.standard_t(5, shape) * shape[1] ** -0.5
-    if part in ("gate", "up", "down"):
-        common = np.random.default_rng(list((name[: name.index("experts")] + part).encode()))
-        x = 0.5 * x + 0.866 * common.standard_t(5, shape) * shape[1] ** -0.5
-    if part == "embed":
-        x *= shape[1] ** 0.5
-    elif part == "lm_head":
-        x *= 2.5
-    elif part in ("wo", "down"):
-        x *= 0.1 * channels[:, None]
-    return x.astype(np.float32)
-
-
-# ---- llama.cpp -----------------------------------------------------------------------------------
-
-
-def read_peers(options: argparse.Namespace, checkpoint: Checkpoint, judge: Judge) -> Iterator[Row]:
-    """llama.cpp's files, made where they are not there yet, judged."""
-    work, plain = options.work, options.work / "plain.gguf"
-    importance = work / "importance.gguf"
-    if not plain.exists():
-        _run(sys.executable, options.converter, work / "original", "--outtype", "f32", "--outfile", plain)
-    if not importance.exists():
-        _run(
-            options.tools / "llama-imatrix",
-            "-m",
-            plain,
-            "-f",
-            options.calibration,
-            "-o",
-            importance,
-            "-c",
-            LONG,
-            "--no-ppl",
-        )
-    for kind in options.peers.split(","):
-        path = work / f"{kind}.gguf"
-        if not path.exists():
-            _run(options.tools / "llama-quantize", "--imatrix", importance, plain, path, kind)
-        arrays, n_bytes = read_gguf(path, checkpoint.config)
+def read_peers(options: argparse.Namespace, judge: Judge) -> Iterator[Row]:
+    """llama.cpp's files, judged."""
+    original, kinds = options.work / "original", options.peers.split(",")
+    for kind, path in make_files(kinds, original, options.tools, options.converter, options.calibration, LONG):
+        arrays, n_bytes = read_gguf(path, judge.checkpoint.config)
         divergence, agreement = judge(arrays)
         row = Row("llama.cpp", kind, n_bytes, 8 * n_bytes / judge.n_weights, divergence, agreement, None)
         print(row, flush=True)
         yield row
-
-
-def _run(*command: object) -> None:
-    subprocess.run([str(word) for word in command], check=True, capture_output=True)
-
-
-GGUF_NAMES = {"token_embd": "embed", "output": "lm_head", "output_norm": "norm"}
-GGUF_PARTS = {
-    "attn_q": "wq", "attn_k": "wk", "attn_v": "wv", "attn_output": "wo", "attn_norm": "attention_norm",
-    "ffn_norm": "moe_norm", "ffn_gate_inp": "router",
-}  # fmt: skip
-
-
-def read_gguf(path: Path, config: ModelConfig) -> tuple[Arrays, int]:
-    """All weights as the `gguf` package widens them, by canonical names; bytes of the quantized matrices."""
-    import gguf
-
-    arrays, n_bytes = {}, 0
-    for tensor in gguf.GGUFReader(path).tensors:
-        shape = tuple(int(n) for n in reversed(tensor.shape))
-        x = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32).reshape(shape)
-        base = tensor.name.removesuffix(".weight")
-        if base in GGUF_NAMES:
-            arrays[GGUF_NAMES[base]] = x
-        elif base.endswith("_exps"):
-            _, layer, part = base.split(".")
-            for e, expert in enumerate(x):
-                arrays[f"layers.{layer}.experts.{e}.{part.split('_')[1]}"] = np.ascontiguousarray(expert)
-        else:
-            _, layer, part = base.split(".")
-            heads = {"attn_q": config.n_heads, "attn_k": config.n_kv_heads}.get(part)
-            arrays[f"layers.{layer}.{GGUF_PARTS[part]}"] = x if heads is None else _halves(x, heads)
-        if len(shape) > 1 and "gate_inp" not in base:
-            n_bytes += int(tensor.n_bytes)
-    return arrays, n_bytes
-
-
-def _halves(x: F32Array, heads: int) -> F32Array:
-    """Rows whose neighbours rotate, in the order in which halves do."""
-    out, inputs = x.shape
-    pairs = x.reshape(heads, out // heads // 2, 2, inputs)
-    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(out, inputs))
 
 
 # ---- ours ----------------------------------------------------------------------------------------
@@ -275,7 +138,7 @@ class Recorder(NativeOps):
         self._see(x if self._names[id(weight)] == "lm_head" else x / self._size, weight)
         return super().linear(x, weight)
 
-    def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
+    def moe(self, x: F32Array, routing: LayerRouting, experts: Sequence[Expert]) -> F32Array:
         for e, expert in enumerate(experts):
             tokens, rank = np.nonzero(routing.experts == e)
             if len(tokens):
@@ -322,7 +185,7 @@ def ours(
         weights: dict[str, Weight] = {}
         for name, x in exact.items():
             row, hessian = plan.formats[name], recorder.hessian(name) if share < 1 else None
-            if hessian is None or not row.is_tiled:
+            if hessian is None or not row.is_tiled or row.is_by_rows:
                 data = ops.quantize(x, row, found.importance.get(name), thorough=True)
             else:
                 data = quantize_with_feedback(x, row, hessian, ops.round_block)

@@ -5,6 +5,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -28,6 +29,28 @@ using namespace nb::literals;
 
 namespace octuor {
 namespace {
+
+// The changes of several adapters to one matrix [out, in]; a slot without is None. Keeps its arrays alive.
+class LowRank {
+ public:
+    LowRank(std::vector<std::optional<std::pair<Input<float, 2>, Input<float, 2>>>> pairs, int64_t out, int64_t in)
+        : out(out), in(in), pairs_(std::move(pairs)) {
+        for (const auto& pair : pairs_) {
+            changes.push_back({});
+            if (!pair) continue;
+            const int64_t rank = int64_t(pair->first.shape(0));
+            expect_shape("a", pair->first, {rank, in});
+            expect_shape("b", pair->second, {rank, out});
+            changes.back() = {pair->first.data(), pair->second.data(), rank};
+        }
+    }
+
+    const int64_t out, in;
+    std::vector<LowRankChange> changes;
+
+ private:
+    std::vector<std::optional<std::pair<Input<float, 2>, Input<float, 2>>>> pairs_;
+};
 
 class Context {
  public:
@@ -155,6 +178,27 @@ class Context {
         expect_shape("partial", partial, {m.n_tokens, m.n_chosen, m.dim});
         expect_shape("out", out, {m.n_tokens, m.dim});
         if (m.n_tokens) call([&](Team* team) { kernels_->moe_sum(team, &m); });
+    }
+
+    void low_rank(Input<float, 2> x, const LowRank& change, Input<int32_t, 1> slots, Output<float, 2> out) {
+        const int64_t n = int64_t(x.shape(0));
+        expect_shape("x", x, {n, change.in});
+        expect_shape("slots", slots, {n});
+        expect_shape("out", out, {n, change.out});
+        for (int64_t t = 0; t < n; t++)
+            if (slots.data()[t] >= int64_t(change.changes.size()))
+                fail("RequestError", "slots: expected less than " + std::to_string(change.changes.size()) + ", found " +
+                                         std::to_string(slots.data()[t]));
+        const LowRankCall c = {x.data(),    out.data(),   n, change.in, change.out, slots.data(), change.changes.data(),
+                               int64_t(change.changes.size())};
+        if (n) call([&](Team* team) { kernels_->low_rank(team, &c); });
+    }
+
+    void swiglu(Input<float, 2> gate, Input<float, 2> up, Output<float, 2> out) {
+        const int64_t n = int64_t(gate.shape(0)), f = int64_t(gate.shape(1));
+        expect_shape("up", up, {n, f});
+        expect_shape("out", out, {n, f});
+        if (n && f) call([&](Team* team) { kernels_->swiglu(team, gate.data(), up.data(), n * f, out.data()); });
     }
 
     int64_t quantize(const Leaf& from, const std::string& to, std::optional<Input<float, 1>> importance, bool thorough,
@@ -344,6 +388,9 @@ NB_MODULE(_native, m) {
              nb::arg("data").noconvert(), "shape"_a, "format"_a, "parts"_a, "numbers"_a)
         .def_prop_ro("shape", [](const Leaf& l) { return std::make_tuple(l.matrix.out, l.matrix.in); })
         .def_prop_ro("format", [](const Leaf& l) { return std::string(FORMATS[int(l.matrix.format)].name); });
+    nb::class_<LowRank>(m, "LowRank")
+        .def(nb::init<std::vector<std::optional<std::pair<Input<float, 2>, Input<float, 2>>>>, int64_t, int64_t>(),
+             "pairs"_a, "out"_a, "inputs"_a);
     nb::class_<Context>(m, "Context")
         .def(nb::init<const std::string&, int, const std::vector<int>&>(), "isa"_a, "n_threads"_a,
              "cpus"_a = std::vector<int>())
@@ -366,6 +413,10 @@ NB_MODULE(_native, m) {
              nb::arg("held").noconvert(), nb::arg("partial").noconvert())
         .def("moe_sum", &Context::moe_sum, nb::arg("experts").noconvert(), nb::arg("weights").noconvert(),
              nb::arg("partial").noconvert(), nb::arg("out").noconvert())
+        .def("low_rank", &Context::low_rank, nb::arg("x").noconvert(), "change"_a, nb::arg("slots").noconvert(),
+             nb::arg("out").noconvert())
+        .def("swiglu", &Context::swiglu, nb::arg("gate").noconvert(), nb::arg("up").noconvert(),
+             nb::arg("out").noconvert())
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
              nb::arg("out").noconvert())
         .def("dequantize", &Context::dequantize, "matrix"_a, nb::arg("out").noconvert())

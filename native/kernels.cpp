@@ -35,6 +35,7 @@
 #include "kernels_attention_few.h"
 #include "kernels_attention.h"
 #include "kernels_moe.h"
+#include "kernels_low_rank.h"
 #include "kernels_quantize.h"
 #include "kernels_feedback.h"
 #include "kernels_probe.h"
@@ -42,7 +43,7 @@
 namespace octuor::OCTUOR_ISA {
 
 extern const Kernels kernels;
-const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, moe_sum, quantize, round_block,
-                         dequantize, &int8_peak, &f32_peak, &bf16_peak};
+const Kernels kernels = {embed, rms_norm, linear, rope, attention, route, moe, moe_sum, low_rank, swiglu_rows, quantize,
+                         round_block, dequantize, &int8_peak, &f32_peak, &bf16_peak};
 
 }  // namespace octuor::OCTUOR_ISA

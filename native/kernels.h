@@ -14,6 +14,7 @@
 //                for s in max(0, p - window + 1) .. p:  w[s] = q[t, h] . key[b, s, j] / sqrt(C)
 //                out[t, h] = sum_s softmax(w)[s] * value[b, s, j]
 //   route      the A largest logits of each row, ties to the lower index; weights = softmax of those
+//   low_rank   out[t, o] += sum_r b[s][o, r] sum_i a[s][r, i] x[t, i], with s = slots[t]
 //   moe        for each token t and rank a, with e = experts[t, a]:
 //                hidden[f] = silu(sum_i gate[e][f, i] x[t, i]) * sum_i up[e][f, i] x[t, i]
 //                out[t, o] += weights[t, a] * sum_f down[e][o, f] hidden[f]
@@ -123,6 +124,21 @@ struct MoeCall {
     float* partial;  // [T, A, D]: what each token's experts give, unweighted and not summed; null: into out instead
 };
 
+// What one adapter adds to a product: b a x.
+struct LowRankChange {
+    const float *a, *b;  // [rank, in], and b transposed [rank, out]
+    int64_t rank;        // 0: nothing
+};
+
+struct LowRankCall {
+    const float* x;  // [T, in]
+    float* result;   // [T, out], which is added to
+    int64_t n_tokens, in, out;
+    const int32_t* slots;  // [T]: whose change a token gets; negative: none
+    const LowRankChange* changes;
+    int64_t n_slots;
+};
+
 struct RouteCall {
     const float* logits;  // [T, E]
     int64_t n_tokens, n_experts, n_chosen;
@@ -162,6 +178,8 @@ struct Kernels {
     void (*moe)(Team*, const MoeCall*);
     // out from partial, once every expert has been in a call; to the last bit what one call gives.
     void (*moe_sum)(Team*, const MoeCall*);
+    void (*low_rank)(Team*, const LowRankCall*);
+    void (*swiglu)(Team*, const float* gate, const float* up, int64_t n, float* out);  // silu(gate) * up
     // Plain matrix to a tiled format. Returns -1, or the least row that holds a number that is not finite.
     // importance [in]: how much the squared error of each input's weights counts; null: all alike.
     int64_t (*quantize)(Team*, const Matrix* from, Format to, const float* importance, bool thorough, uint8_t* storage);

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.quant import FORMATS
 from octuor.quant.int8_exact import quantize_activations
 from octuor.weights import Expert, Weight
@@ -45,7 +45,7 @@ def linear(x: F32Array, weight: Weight) -> F64Array:
     return _inputs(x, weight) @ weight.to_f32().astype(np.float64).T
 
 
-def moe(x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F64Array:
+def moe(x: F32Array, routing: LayerRouting, experts: Sequence[Expert]) -> F64Array:
     """Token by token: the weighted sum of its experts' down(silu(gate x) * up x)."""
     plain = {e: _widened(experts[e]) for e in set(routing.experts.flat)}
     out = np.zeros(x.shape)

@@ -7,8 +7,8 @@ import select
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,22 +67,33 @@ def octuor_at(home: Path, *args: object) -> str:
     return subprocess.run(program(*args), check=True, stdout=subprocess.PIPE, text=True, env=env).stdout
 
 
-@contextmanager
-def serve_process(home: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[ServeProcess]:
+def serve_process(
+    home: Path, *options: str, env: Mapping[str, str] | None = None
+) -> AbstractContextManager[ServeProcess]:
     """Start a server and wait until it is ready; whatever is left of it at the end is killed.
 
     options  of `octuor serve`, beside --port
     env      more variables for the process
     """
+    return _process(home, "serve", options, env or {})
+
+
+def page_process(home: Path, *options: str) -> AbstractContextManager[ServeProcess]:
+    """The same with `octuor ui`."""
+    return _process(home, "ui", ("--no-open", *options), {})
+
+
+@contextmanager
+def _process(home: Path, command: str, options: Sequence[str], env: Mapping[str, str]) -> Iterator[ServeProcess]:
     home.mkdir(parents=True, exist_ok=True)
     log = home / f"server-{len(list(home.glob('server-*.log')))}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            program("serve", "--port", 0, *options),
+            program(command, "--port", 0, *options),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
-            env={**environment(), "OCTUOR_HOME": str(home), **(env or {})},
+            env={**environment(), "OCTUOR_HOME": str(home), **env},
         )
     try:
         yield ServeProcess(_address(process, log), home, log, process)

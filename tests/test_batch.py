@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from octuor.batch import Batch, step, whole
+from octuor.batch import Batch, alone_in_prompt, cut, step, whole
 from octuor.cache import KVCache
 from octuor.config import ModelConfig
 from octuor.errors import CapacityError
@@ -104,3 +104,33 @@ def test_a_window_keeps_what_the_first_of_several_entries_sees() -> None:
     assert a.n_released == 0
     step(pool, [(a, [1])])  # sees 8 to 11
     assert a.n_released == 2
+
+
+# ---- which tokens run together ------------------------------------------------------------------
+
+
+def test_what_the_model_said_is_computed_alone() -> None:
+    assert alone_in_prompt(8, [range(3, 5)]) == bytearray([0, 0, 0, 1, 1, 0, 0, 0])
+
+
+def test_a_single_token_between_is_alone_too() -> None:
+    assert alone_in_prompt(6, [range(1, 3)]) == bytearray([1, 1, 1, 0, 0, 0])
+    assert alone_in_prompt(1, []) == bytearray([1])
+
+
+@pytest.mark.parametrize(
+    ("alone", "start", "limit", "runs"),
+    [
+        ([0] * 8, 0, 8, [range(8)]),
+        ([0] * 8, 0, 5, [range(5)]),
+        ([0] * 8, 0, 7, [range(6)]),  # 7 would leave one behind
+        ([0] * 8, 6, 9, [range(6, 8)]),
+        ([0] * 3, 0, 2, []),  # neither two and one, nor one and two
+        ([0, 0, 1, 1, 0, 0], 0, 6, [range(2), range(2, 3), range(3, 4), range(4, 6)]),
+        ([0, 0, 1, 1, 0, 0], 2, 3, [range(2, 3), range(3, 4)]),
+        ([1], 0, 1, [range(1)]),
+        ([0, 0], 0, 0, []),
+    ],
+)
+def test_cut(alone: list[int], start: int, limit: int, runs: list[range]) -> None:
+    assert cut(bytearray(alone), start, limit) == runs

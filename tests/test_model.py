@@ -5,7 +5,7 @@ Each native instruction set runs with plain and with tiled weights, for those ta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +18,10 @@ from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.pack import write_pack
 from octuor.config import ModelConfig
 from octuor.model import forward, logits
-from octuor.ops import Routing
+from octuor.ops import Array, LayerRouting
 from octuor.ops.native import NativeOps
 from octuor.quant import F32, FORMATS, Q4, Format, find_format
+from octuor.weights import Expert
 from toys import BACKENDS, NATIVE, F32Array, Toy, leaves, make_backend, random_values, relative_error
 
 # Relative to the largest logit. The same float32 sums in another order: some hundred terms, three layers deep.
@@ -254,14 +255,26 @@ def test_a_float16_cache_is_close_to_a_float32_one(backend: str, config: ModelCo
     assert 0 < error <= F16_CACHE_TOLERANCE
 
 
-def test_only_the_wanted_rows_go_through_the_last_experts(toy: Toy, same: Same) -> None:
-    config, cache, seen = toy.config, toy.cache(64), {}
+def test_only_the_wanted_rows_go_through_the_last_experts(
+    toy: Toy, same: Same, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, cache, heard, played = toy.config, toy.cache(64), [], []
+    moe = toy.ops.moe
+
+    def watched(x: Array, routing: LayerRouting, experts: Sequence[Expert]) -> Array:
+        played.append(len(routing.experts))
+        return moe(x, routing, experts)
+
+    monkeypatch.setattr(toy.ops, "moe", watched)
     prompts = [text(config, 9), text(config, 5)]
     batch = step(cache, [(cache.new(), prompt) for prompt in prompts])
-    hidden = forward(toy.ops, toy.weights, config, batch, lambda n, routing: seen.update({n: routing}), batch.last_rows)
+    hidden = forward(
+        toy.ops, toy.weights, config, batch, lambda _, routing: heard.append(len(routing.experts)), batch.last_rows
+    )
     found = np.array(toy.ops.to_numpy(logits(toy.ops, toy.weights, hidden)))
+    assert played == [14] * (config.n_layers - 1) + [2]
+    assert heard == [14] * config.n_layers
     same(found, np.stack([toy.alone(prompt)[-1] for prompt in prompts]))
-    assert [len(seen[n].experts) for n in range(config.n_layers)] == [14] * (config.n_layers - 1) + [2]
 
 
 # ---- routing, files, threads ---------------------------------------------------------------------
@@ -270,7 +283,7 @@ def test_only_the_wanted_rows_go_through_the_last_experts(toy: Toy, same: Same) 
 def test_routing_can_be_watched(toy: Toy) -> None:
     config, seen = toy.config, []
 
-    def watch(n: int, routing: Routing) -> None:
+    def watch(n: int, routing: LayerRouting) -> None:
         seen.append((n, routing))
 
     forward(toy.ops, toy.weights, config, whole([text(config, 9)]), watch)

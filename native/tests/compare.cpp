@@ -4,210 +4,15 @@
 //   compare [isa ...]   the instruction sets that this processor has to have, all others have to be missing;
 //                       none named: whatever it has
 // Exits 1 on a difference, after printing each.
-#include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <random>
-#include <string>
-#include <vector>
+#include <array>
+#include <functional>
 
-#include "dispatch.h"
-#include "threads.h"
-
-using namespace octuor;
-using Floats = std::vector<float>;
-using Doubles = std::vector<double>;
-using Bytes = std::vector<uint8_t>;
+#include "compare.h"
+#include "foreign.h"
 
 namespace {
 
-struct FormatRow {
-    const char* name;
-    Format format;
-    int64_t number_bytes, tile_bytes;  // one of them 0
-    double error;                      // relative rms of a normal matrix, as quant.FORMATS declares it
-};
-// The tiled ones as in bindings.cpp.
-const FormatRow FORMATS[] = {
-    {"f32", Format::f32, 4, 0, 0},         {"f16", Format::f16, 2, 0, 3e-4},     {"bf16", Format::bf16, 2, 0, 4e-3},
-    {"q8", Format::q8, 0, 16512, 0.0075},  {"q6", Format::q6, 0, 13056, 0.025},  {"q5", Format::q5, 0, 11008, 0.045},
-    {"q4", Format::q4, 0, 8960, 0.08},     {"q3", Format::q3, 0, 6912, 0.16},    {"q2", Format::q2, 0, 4864, 0.33},
-};
-constexpr int64_t ROWS = 64, INPUTS = 256;
-
-// Relative to the largest result of a product: sums of some hundred float32 products, in another order.
-constexpr double ROUNDING = 3e-6;
-// exp within 2 ulp, twice, and its sums.
-constexpr double SOFTMAX = 1e-5;
-// Queries, keys, values and probabilities of 8 bits each, where many queries meet an f16 cache with __AVX512BF16__.
-constexpr double BFLOAT16 = 0.03;
-// A hidden value next to a boundary between two int8 codes may fall to either side: one code of 127 of one input.
-constexpr double REQUANTIZED = 3e-3;
-
-std::mt19937 engine(7);
-int n_checks = 0, n_failures = 0;
-
-float normal() {
-    static std::normal_distribution<float> distribution;
-    return distribution(engine);
-}
-Floats normals(int64_t n) {
-    Floats x(static_cast<size_t>(n));
-    for (float& v : x) v = normal();
-    return x;
-}
-// All of one magnitude: codes and sums at their extremes.
-Floats signs(int64_t n) {
-    Floats x(static_cast<size_t>(n));
-    for (float& v : x) v = normal() < 0 ? -1.0f : 1.0f;
-    return x;
-}
-
-void report(const std::string& isa, const std::string& what, double difference, double limit) {
-    n_checks++;
-    if (difference <= limit) return;  // false for a NaN
-    n_failures++;
-    if (n_failures <= 40)
-        std::printf("DIFFERS  %-10s %s: off by %.3g, expected at most %.3g\n", isa.c_str(), what.c_str(), difference,
-                    limit);
-}
-
-template <class A, class B>
-double difference(const std::vector<A>& found, const std::vector<B>& expected) {
-    double largest = 1e-30, off = 0;
-    for (const B& x : expected) largest = std::max(largest, std::abs(double(x)));
-    for (size_t i = 0; i < expected.size(); i++) {
-        const double d = std::abs(double(found[i]) - double(expected[i]));
-        if (!(d <= off)) off = d;
-        if (std::isnan(d)) return d;
-    }
-    return off / largest;
-}
-
-// What the caller of a check has: the definition, or null where the scalar result is what counts.
-struct Runner {
-    std::vector<const Implementation*> isas;
-    Pool pool{2, {}};
-
-    // run(kernels) returns the result of one instruction set.
-    template <class F>
-    Floats check(const std::string& what, const Doubles& definition, double limit, F run) {
-        Floats scalar;
-        for (const Implementation* isa : isas) {
-            const Floats found = run(*isa->kernels);
-            if (isa == isas.front()) {
-                scalar = found;
-                if (definition.empty()) continue;
-                report(isa->name, what + " (definition)", difference(found, definition), limit);
-            } else {
-                report(isa->name, what, difference(found, scalar), limit);
-            }
-        }
-        return scalar;
-    }
-};
-
-// ---- weights --------------------------------------------------------------------------------------------------
-
-// Storage and what it stands for.
-struct Weight {
-    Bytes storage;
-    Matrix matrix;
-    Floats values;  // [out, in]
-};
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-Matrix matrix_of(const Floats& x, int64_t out, int64_t in) { return {x.data(), out, in, Format::f32}; }
-
-uint16_t truncated_bf16(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    return uint16_t(bits >> 16);
-}
-
-Bytes plain_storage(const FormatRow& row, const Floats& x) {
-    Bytes bytes(x.size() * size_t(row.number_bytes) + 2);
-    for (size_t i = 0; i < x.size(); i++) {
-        uint8_t* at = bytes.data() + i * size_t(row.number_bytes);
-        if (row.format == Format::f32) std::memcpy(at, &x[i], 4);
-        if (row.format == Format::bf16) {
-            const uint16_t bits = truncated_bf16(x[i]);
-            std::memcpy(at, &bits, 2);
-        }
-        if (row.format == Format::f16) {  // 11 bits are kept: exact in f16 while the exponent is
-            const int exponent = x[i] == 0 ? 0 : std::max(std::ilogb(x[i]), -14);
-            const auto units = uint16_t(std::lrint(std::abs(std::ldexp(x[i], 10 - exponent))));
-            const uint16_t bits = units < 1024 ? units : uint16_t(units - 1024 + ((exponent + 15) << 10));
-            const uint16_t with_sign = uint16_t(bits | (x[i] < 0 ? 0x8000 : 0));
-            std::memcpy(at, &with_sign, 2);
-        }
-    }
-    return bytes;
-}
-
-Bytes tiled_storage(const Kernels& kernels, Team* team, const FormatRow& row, const Floats& x, int64_t out,
-                    int64_t in) {
-    Bytes bytes(size_t(ceil_div(out, ROWS) * ceil_div(in, INPUTS) * row.tile_bytes));
-    const Matrix from = matrix_of(x, out, in);
-    kernels.quantize(team, &from, row.format, nullptr, false, bytes.data());
-    return bytes;
-}
-
-Floats widened(const Kernels& kernels, const Matrix& m) {
-    std::vector<int32_t> tokens(static_cast<size_t>(m.out));
-    for (size_t i = 0; i < tokens.size(); i++) tokens[i] = int32_t(i);
-    Floats out(size_t(m.out * m.in));
-    kernels.embed(&m, tokens.data(), m.out, out.data());
-    return out;
-}
-
-Weight make_weight(Runner& runner, const FormatRow& row, const Floats& x, int64_t out, int64_t in) {
-    const Kernels& scalar = *runner.isas.front()->kernels;
-    Weight w;
-    w.storage = row.tile_bytes ? tiled_storage(scalar, runner.pool.team(), row, x, out, in) : plain_storage(row, x);
-    w.matrix = {w.storage.data(), out, in, row.format};
-    w.values = widened(scalar, w.matrix);
-    return w;
-}
-
-// Inputs as products with a tiled weight see them.
-Doubles rounded_inputs(const float* x, int64_t n, int64_t width) {
-    Doubles y(size_t(n * width));
-    for (int64_t t = 0; t < n; t++)
-        for (int64_t from = 0; from < width; from += INPUTS) {
-            const int64_t end = std::min(width, from + INPUTS);
-            float most = 0;
-            for (int64_t i = from; i < end; i++) most = std::max(most, std::abs(x[t * width + i]));
-            const float scale = most / 127.0f, inverse = most > 0 ? 1.0f / scale : 0.0f;
-            for (int64_t i = from; i < end; i++) {
-                const float code = std::nearbyint(std::clamp(x[t * width + i] * inverse, -127.0f, 127.0f));
-                y[size_t(t * width + i)] = double(code) * double(scale);
-            }
-        }
-    return y;
-}
-
-Doubles product(const Weight& w, const float* x, int64_t n, bool tiled) {
-    const int64_t out = w.matrix.out, in = w.matrix.in;
-    const Doubles inputs = tiled ? rounded_inputs(x, n, in) : Doubles(x, x + n * in);
-    Doubles y(size_t(n * out));
-    for (int64_t t = 0; t < n; t++)
-        for (int64_t o = 0; o < out; o++) {
-            double sum = 0;
-            for (int64_t i = 0; i < in; i++) sum += double(w.values[size_t(o * in + i)]) * inputs[size_t(t * in + i)];
-            y[size_t(t * out + o)] = sum;
-        }
-    return y;
-}
-
 // ---- the operations -------------------------------------------------------------------------------------------
-
-std::string label(const char* what, const char* name, int64_t a, int64_t b, int64_t n) {
-    return std::string(what) + " " + name + " [" + std::to_string(a) + ", " + std::to_string(b) + "], " +
-           std::to_string(n) + " tokens";
-}
 
 // Root mean square of what was lost, relative to x.
 double error(const Floats& y, const Floats& x) {
@@ -291,15 +96,18 @@ void check_linear(Runner& runner, const FormatRow& row) {
         }
 }
 
-void check_moe(Runner& runner, const FormatRow& row) {
-    constexpr int64_t SHAPES[][3] = {{6, 9, 1}, {260, 300, 3}, {65, 257, 24}};
+using Make = std::function<Weight(int64_t out, int64_t in)>;
+
+// rounds: whether inputs are rounded to int8; shapes: dim, hidden_dim, tokens.
+void check_moe(Runner& runner, const char* name, bool rounds, const std::vector<std::array<int64_t, 3>>& shapes,
+               const Make& make) {
     constexpr int64_t E = 3, A = 2;
-    for (const auto& [dim, hidden_dim, n] : SHAPES) {
+    for (const auto& [dim, hidden_dim, n] : shapes) {
         std::vector<Weight> weights;
         for (int64_t e = 0; e < E; e++) {
-            weights.push_back(make_weight(runner, row, normals(hidden_dim * dim), hidden_dim, dim));
-            weights.push_back(make_weight(runner, row, normals(hidden_dim * dim), hidden_dim, dim));
-            weights.push_back(make_weight(runner, row, normals(dim * hidden_dim), dim, hidden_dim));
+            weights.push_back(make(hidden_dim, dim));
+            weights.push_back(make(hidden_dim, dim));
+            weights.push_back(make(dim, hidden_dim));
         }
         std::vector<ExpertMatrices> matrices;
         for (size_t e = 0; e < size_t(E); e++)
@@ -318,17 +126,16 @@ void check_moe(Runner& runner, const FormatRow& row) {
         for (int64_t t = 0; t < n; t++)
             for (int64_t a = 0; a < A; a++) {
                 const Weight* w = &weights[3 * size_t(experts[size_t(t * A + a)])];
-                const bool tiled = row.tile_bytes;
-                const Doubles gates = product(w[0], x.data() + t * dim, 1, tiled);
-                const Doubles ups = product(w[1], x.data() + t * dim, 1, tiled);
+                const Doubles gates = product(w[0], x.data() + t * dim, 1, rounds);
+                const Doubles ups = product(w[1], x.data() + t * dim, 1, rounds);
                 Floats hidden;
                 for (size_t f = 0; f < size_t(hidden_dim); f++)
                     hidden.push_back(float(gates[f] / (1 + std::exp(-gates[f])) * ups[f]));
-                const Doubles y = product(w[2], hidden.data(), 1, tiled);
+                const Doubles y = product(w[2], hidden.data(), 1, rounds);
                 for (size_t o = 0; o < size_t(dim); o++)
                     definition[size_t(t * dim) + o] += double(shares[size_t(t * A + a)]) * y[o];
             }
-        runner.check(label("moe", row.name, hidden_dim, dim, n), definition, row.tile_bytes ? REQUANTIZED : SOFTMAX,
+        runner.check(label("moe", name, hidden_dim, dim, n), definition, rounds ? REQUANTIZED : SOFTMAX,
                      [&](const Kernels& k) {
                          Floats out(size_t(n * dim));
                          const MoeCall call = {x.data(),       out.data(),    n, dim, hidden_dim,
@@ -571,7 +378,14 @@ int main(int n_arguments, char** arguments) {
         if (row.tile_bytes) check_quantize(runner, row);
         check_embed(runner, row);
         check_linear(runner, row);
-        check_moe(runner, row);
+        check_moe(runner, row.name, row.tile_bytes, {{6, 9, 1}, {260, 300, 3}, {65, 257, 24}},
+                  [&](int64_t out, int64_t in) { return make_weight(runner, row, normals(out * in), out, in); });
+    }
+    for (const Foreign& row : FOREIGN) {
+        check_values(runner, row);
+        check_linear(runner, row);
+        check_moe(runner, row.name, row.rounds, {{256, 512, 7}},
+                  [&](int64_t out, int64_t in) { return foreign_weight(runner, row, out, in); });
     }
     check_rms_norm(runner);
     check_rope(runner);

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from octuor.config import ModelConfig
     from octuor.errors import OctuorError
     from octuor.generate import Generation, Token, Usage
+    from octuor.routing.values import Routing
     from octuor.sampling import SamplingParams
     from octuor.tokenizer import Message
 
@@ -27,6 +28,7 @@ __all__ = [
     "Model",
     "ModelConfig",
     "OctuorError",
+    "Routing",
     "SamplingParams",
     "Token",
     "Usage",
@@ -39,6 +41,7 @@ _HOME = {
     "Model": "octuor.api",
     "ModelConfig": "octuor.config",
     "OctuorError": "octuor.errors",
+    "Routing": "octuor.routing.values",
     "SamplingParams": "octuor.sampling",
     "Token": "octuor.generate",
     "Usage": "octuor.generate",

@@ -28,6 +28,11 @@ class Matrix:
     @property
     def format(self) -> str: ...
 
+class LowRank:
+    """Changes b a of one matrix [out, inputs], a slot an adapter: a [rank, inputs] and b transposed [rank, out]."""
+
+    def __init__(self, pairs: Sequence[tuple[F32Array, F32Array] | None], out: int, inputs: int) -> None: ...
+
 class Context:
     """The kernels of one instruction set with their threads. Every op writes its result to the last arguments."""
 
@@ -64,6 +69,10 @@ class Context:
         partial: NDArray[np.float32],
     ) -> None: ...
     def moe_sum(self, experts: I32Array, weights: F32Array, partial: NDArray[np.float32], out: F32Array) -> None: ...
+    def low_rank(self, x: F32Array, change: LowRank, slots: I32Array, out: F32Array) -> None:
+        """Adds to out."""
+
+    def swiglu(self, gate: F32Array, up: F32Array, out: F32Array) -> None: ...
     def quantize(
         self, matrix: Matrix, to: str, importance: F32Array | None, thorough: bool, out: NDArray[np.uint8]
     ) -> int:

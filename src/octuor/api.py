@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from octuor.batch import step
 from octuor.cache import KVCache
 from octuor.checkpoint import Checkpoint, open_checkpoint
 from octuor.checkpoint.memory import OnLoad, PageIn, read_resident
+from octuor.checkpoint.peft import read_adapter
 from octuor.config import ModelConfig
 from octuor.errors import BackendError, RequestError, TokenizerError
 from octuor.experts.budget import Budget, make_budget
@@ -31,9 +33,15 @@ from octuor.experts.store import Store
 from octuor.generate import PREFILL_CHUNK, Context, Generation, OnPrefill, cache_tokens, check_ids, generate
 from octuor.model import OnRoute
 from octuor.ops import Ops
+from octuor.routing.recording import Recording
+from octuor.routing.trace import check_has_router, record, trace
+from octuor.routing.values import Routing
 from octuor.sampling import SamplingParams, make_sampler
 from octuor.tokenizer import AnyMessage, Detokenizer, Tokenizer, encode_chat, encode_prompt, open_tokenizer
 from octuor.units import parse_bytes
+
+if TYPE_CHECKING:
+    from octuor.adapters import Adapters
 
 POCKET = Path(__file__).parent / "models" / "pocket.octuor"
 BACKENDS = ("native", "reference", "torch")
@@ -48,6 +56,7 @@ def load(
     backend: str = "native",
     resident: bool = False,
     memory: int | str | None = None,
+    adapter: str | Path | None = None,
     on_load: OnLoad | None = None,
 ) -> Model:
     """Open a model; its weights are mapped, then read in the background, so this is quick at any size.
@@ -61,6 +70,7 @@ def load(
                  away when memory is short; it never takes these, but each process has its own and reads them anew
     memory       bytes that the whole process may have, as a number or as in "8GiB": weights outside the experts and
                  as many experts as fit are kept, others are read as they are needed (docs/memory.md); None: mapped
+    adapter      a LoRA adapter's folder, as peft writes it, that all answers have where they name no other one
     on_load      called with bytes read and in all, from other threads too, where weights are not in memory already
 
     Raises CheckpointError, ConfigError, FormatError, ShapeError, BackendError, RequestError.
@@ -71,11 +81,16 @@ def load(
         raise RequestError(f"memory: expected the native backend, without resident, found {found}; drop one of them")
     checkpoint = open_checkpoint(POCKET if path_or_id is None else path_or_id)
     ops = make_ops(backend, threads)
+    if limit is not None and adapter is not None:
+        changes = read_adapter(Path(adapter), checkpoint.config).changes.values()
+        limit -= 2 * sum(change.a.nbytes + change.b.nbytes for change in changes)  # as read, and as it runs
     if resident:
         read_resident(checkpoint.files, on_load)
     model = Model(checkpoint, ops, context=context, cache_dtype=cache_dtype, memory=limit, on_load=on_load)
     if limit is None and not resident and backend == "native":  # the others make copies in formats of theirs
         model.read_ahead(on_load)
+    if adapter is not None:
+        model.adapter = model.adapters.load(adapter)
     return model
 
 
@@ -99,7 +114,10 @@ def make_ops(backend: str, threads: int | None = None) -> Ops:
 
 
 class Model:
-    """A loaded model. Several generations may run at once, each from a thread of its own."""
+    """A loaded model. Several generations may run at once, each from a thread of its own.
+
+    adapter  the name of the one that answers have where they name no other; None: none
+    """
 
     def __init__(
         self,
@@ -119,6 +137,7 @@ class Model:
                 f"context: expected 1 to the {checkpoint.config.max_seq_len} tokens {checkpoint.source} was made "
                 f"for, found {self.context}"
             )
+        self.adapter: str | None = None
         self._cache_dtype = cache_dtype
         self.chunk = PREFILL_CHUNK
         self.store: Store | None = None
@@ -172,34 +191,52 @@ class Model:
             )
         return open_tokenizer(self.checkpoint.tokenizer)
 
+    @cached_property
+    def adapters(self) -> Adapters:
+        """Its LoRA adapters: loaded and unloaded by name, at any time."""
+        from octuor.adapters import Adapters
+
+        return Adapters(self.ops, self.weights, self.config)
+
     def chat(
         self,
         messages: Sequence[AnyMessage],
         params: SamplingParams | None = None,
         *,
+        adapter: str | None = None,
         on_prefill: OnPrefill | None = None,
     ) -> Generation:
         """Answer a conversation in the model's own Instruct format.
 
         messages  {"role", "content"} in turn, the last one the user's, or an assistant's with "prefix": True
+        adapter   one of `adapters`; None: the model's own choice
         """
-        return self._answer(encode_chat(self.tokenizer, messages), params, on_prefill, strip_leading_space=True)
+        ids = encode_chat(self.tokenizer, messages)
+        return self._answer(ids, params, adapter, on_prefill, strip_leading_space=True)
 
     def generate(
         self,
         prompt: str | Sequence[int],
         params: SamplingParams | None = None,
         *,
+        adapter: str | None = None,
         on_prefill: OnPrefill | None = None,
     ) -> Generation:
-        """Continue a text, after BOS, or a list of ids, taken as they are."""
+        """Continue a text, after BOS, or a list of ids, taken as they are; adapter as in chat."""
         ids = encode_prompt(self.tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
-        return self._answer(ids, params, on_prefill, strip_leading_space=False)
+        return self._answer(ids, params, adapter, on_prefill, strip_leading_space=False)
 
-    def logits(self, tokens: Sequence[int], *, on_route: OnRoute | None = None) -> NDArray[np.float32]:
+    def new_cache(self, n_tokens: int) -> KVCache:
+        """An empty pool of keys and values for n_tokens, in this model's geometry and cache dtype."""
+        return KVCache(self.config, self.ops.zeros, n_tokens, dtype=self._cache_dtype)
+
+    def logits(
+        self, tokens: Sequence[int], *, adapter: str | None = None, on_route: OnRoute | None = None
+    ) -> NDArray[np.float32]:
         """Next-token logits after each of `tokens`, [T, V] float32; ids are taken as given, nothing is added.
 
-        on_route  called with each layer's number and Routing, for each chunk of tokens
+        adapter   as in chat
+        on_route  called with each layer's number and LayerRouting, for each chunk of tokens
         """
         ids = [int(token) for token in tokens]
         check_ids(ids, self.config.vocab_size)
@@ -211,12 +248,55 @@ class Model:
         chunk = min(self.chunk, PREFILL_CHUNK)  # logits of a chunk are large
         cache = KVCache(self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype="f32")
         sequence = cache.new()
+        ops, _ = self._ops_of(adapter)
         for start in range(0, len(ids), chunk):
             batch = step(cache, [(sequence, ids[start : start + chunk])])
-            hidden = forward_pass.forward(self.ops, self.weights, self.config, batch, on_route)
+            hidden = forward_pass.forward(ops, self.weights, self.config, batch, on_route)
             rows = forward_pass.logits(self.ops, self.weights, hidden)
             out[start : start + len(rows)] = self.ops.to_numpy(rows)
         return out
+
+    def route(
+        self,
+        text: str | Sequence[int],
+        *,
+        adapter: str | None = None,
+        spoken: Sequence[range] = (),
+        alternatives: int | None = 5,
+        on_prefill: OnPrefill | None = None,
+    ) -> Routing:
+        """Which experts play each token of a text, after BOS, or of a list of ids, taken as they are.
+
+        adapter       as in chat
+        spoken        parts of the ids that the model said itself: with them, to the last bit what the engine recorded
+        alternatives  how many of the likeliest tokens to tell for each place, with their log-probabilities; None: no
+                      log-probabilities either, which takes less time
+        on_prefill    called with tokens done and in all, after each pass
+
+        Raises RequestError for a dense model, no tokens, ids outside the vocabulary, more than the context.
+        """
+        check_has_router(self.config)
+        ids = encode_prompt(self.tokenizer, text) if isinstance(text, str) else [int(token) for token in text]
+        check_ids(ids, self.config.vocab_size)
+        if not 1 <= len(ids) <= self.context:
+            raise RequestError(
+                f"text: expected 1 to the {self.context} tokens of the context, found {len(ids)}; route it in parts"
+            )
+        if not all(0 <= part.start <= part.stop <= len(ids) and part.step == 1 for part in spoken):
+            raise RequestError(f"spoken: expected ranges within the {len(ids)} tokens, found {list(spoken)}")
+        if self.page_in is not None:
+            self.page_in.wait(0)
+        chunk = min(self.chunk, PREFILL_CHUNK)
+        cache = KVCache(
+            self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype=self._cache_dtype
+        )
+        ops, _ = self._ops_of(adapter)
+        passes = trace(
+            ops, self.weights, self.config, cache, ids,
+            spoken=spoken, chunk=chunk, has_logits=alternatives is not None,
+        )  # fmt: skip
+        tokenizer = None if self.checkpoint.tokenizer is None else self.tokenizer
+        return record(passes, ids, Recording(self.config.n_experts, tokenizer), alternatives or 0, on_prefill)
 
     @cached_property
     def bytes_per_token(self) -> int:
@@ -229,8 +309,19 @@ class Model:
                 total += n_bytes * config.n_experts_per_token // config.n_experts if ".experts." in name else n_bytes
         return total
 
+    def _ops_of(self, adapter: str | None) -> tuple[Ops, int]:
+        """The operations of an answer with that adapter, else the model's, and a number that no other has; 0: none."""
+        name = self.adapter if adapter is None else adapter
+        return (self.ops, 0) if name is None else self.adapters.ops_of(name)
+
     def _answer(
-        self, ids: list[int], params: SamplingParams | None, on_prefill: OnPrefill | None, *, strip_leading_space: bool
+        self,
+        ids: list[int],
+        params: SamplingParams | None,
+        adapter: str | None,
+        on_prefill: OnPrefill | None,
+        *,
+        strip_leading_space: bool,
     ) -> Generation:
         if self.page_in is not None:
             self.page_in.wait(0)  # a disk that failed is said here, where it can be caught
@@ -246,18 +337,23 @@ class Model:
                 allowed = np.arange(vocab_size) < self.tokenizer.n_words
         sampler = make_sampler(params, vocab_size, eos_id)
         end_ids = frozenset(params.stop_ids if eos_id is None else (*params.stop_ids, eos_id))
+        ops, owner = self._ops_of(adapter)
         return generate(
-            self.ops, self.weights, self.config, self._lease(), ids, sampler, detokenizer,
+            ops, self.weights, self.config, self._lease(owner), ids, sampler, detokenizer,
             n_context=self.context, end_ids=end_ids, allowed=allowed, on_prefill=on_prefill, chunk=self.chunk,
         )  # fmt: skip
 
     @contextmanager
-    def _lease(self) -> Iterator[Context]:
-        """A context for one answer. One is kept warm for the next turn of a talk; others are let go."""
+    def _lease(self, owner: int) -> Iterator[Context]:
+        """A context for one answer. One is kept warm for the next turn of a talk; others are let go.
+
+        owner  of what is in the context: an adapter's number
+        """
         with self._lock:
             context = self._idle.pop() if self._idle else None
         if context is None:
             context = Context(self.config, self.ops, self.context, self._cache_dtype, self.chunk)
+        context.belong_to(owner)
         try:
             yield context
         finally:

@@ -101,6 +101,41 @@ def step(cache: KVCache, work: Sequence[tuple[SequenceCache, Sequence[int]]]) ->
     )
 
 
+def alone_in_prompt(n: int, spoken: Sequence[range]) -> bytearray:
+    """For each of n prompt tokens, 1 if it is computed alone: what the model said itself, and any single token."""
+    alone = bytearray(n)
+    for part in spoken:
+        alone[part.start : part.stop] = b"\1" * len(part)
+    for i in range(n):
+        if not alone[i] and (i == 0 or alone[i - 1]) and (i + 1 == n or alone[i + 1]):
+            alone[i] = 1
+    return alone
+
+
+def cut(alone: bytes | bytearray, start: int, limit: int) -> list[range]:
+    """Up to `limit` tokens from `start` on, as the runs of one pass: single ones, and parts of at least two.
+
+    A part never leaves one token of its run behind.
+    """
+    runs: list[range] = []
+    at, left = start, limit
+    while at < len(alone) and left > 0:
+        if alone[at]:
+            runs.append(range(at, at + 1))
+            at, left = at + 1, left - 1
+            continue
+        end = alone.find(1, at)
+        end = len(alone) if end < 0 else end
+        n = min(end - at, left)
+        if end - at - n == 1:
+            n -= 1
+        if n < 2:
+            break
+        runs.append(range(at, at + n))
+        at, left = at + n, left - n
+    return runs
+
+
 def _take_room(cache: KVCache, added: dict[SequenceCache, int]) -> None:
     """Grow each sequence at once by all its tokens, so that a window lets go only of what the first does not see."""
     grown: list[SequenceCache] = []

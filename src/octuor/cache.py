@@ -48,6 +48,7 @@ class KVCache:
         if dtype not in ("f16", "f32"):
             raise RequestError(f"cache dtype: expected f16 or f32, found {dtype!r}")
         self.page_size = page_size
+        self._zeros, self._dtype = zeros, dtype
         self.window = config.sliding_window
         self.n_pages = -(-n_tokens // page_size)
         shape = (self.n_pages, config.n_kv_heads, page_size, config.head_dim)
@@ -69,6 +70,16 @@ class KVCache:
     def new(self) -> SequenceCache:
         """A sequence that holds nothing yet."""
         return SequenceCache()
+
+    def grow(self, n_tokens: int) -> None:
+        """Make room for n_tokens more, rounded up to whole pages; what is held is copied once."""
+        first, self.n_pages = self.n_pages, self.n_pages + -(-n_tokens // self.page_size)
+        for pools in (self.keys, self.values):
+            for layer, old in enumerate(pools):
+                pools[layer] = self._zeros((self.n_pages, *old.shape[1:]), self._dtype)
+                pools[layer][:first] = old
+        self._uses += [0] * (self.n_pages - first)
+        self._free[:0] = range(self.n_pages - 1, first - 1, -1)
 
     def adopt(self, pages: list[int]) -> SequenceCache:
         """A sequence that begins with these full pages, which others may hold too."""

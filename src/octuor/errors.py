@@ -12,6 +12,7 @@
     ├── EngineError        a fault of ours while answering: a bug, which ends one request and not the server
     ├── GrammarError       a schema, expression or tool list that answers cannot be held to
     ├── AccountError       a key that is unknown, expired or beyond its limits
+    ├── UiError            a line for the reader of the chat page
     └── BackendError       an instruction set, library or device that is not there
 
 The command line prints the message alone and exits 1; a traceback means a bug in Octuor.
@@ -87,6 +88,10 @@ class AccountError(OctuorError):
         super().__init__(message)
         self.kind = kind
         self.retry_after_s = retry_after_s
+
+
+class UiError(OctuorError):
+    """Something that the chat page cannot do, in one line for whoever reads the page."""
 
 
 class BackendError(OctuorError):

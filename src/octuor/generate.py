@@ -76,8 +76,15 @@ class Context:
         self, config: ModelConfig, ops: Ops, n_tokens: int, cache_dtype: str, chunk: int = PREFILL_CHUNK
     ) -> None:
         self._ids: list[int] = []
+        self._owner = 0
         self._cache = KVCache(config, ops.zeros, cache_tokens(config, n_tokens, chunk), dtype=cache_dtype)
         self._sequence = self._cache.new()
+
+    def belong_to(self, owner: int) -> None:
+        """Forget everything if it was computed for another owner: an adapter's number, 0 for none."""
+        if owner != self._owner:
+            self._cache.free(self._sequence)
+            self._ids, self._owner = [], owner
 
     def rewind(self, ids: Sequence[int]) -> int:
         """Keep what it shares with the beginning of ids, but for the last: its logits are wanted.
@@ -209,7 +216,7 @@ def generate(
             now = time.perf_counter()
             progress.usage = Usage(len(ids), len(generated), cached, first_logits_at - began, now - first_logits_at)
 
-        for start, end in _pieces(cached, len(ids), chunk):
+        for start, end in pieces(cached, len(ids), chunk):
             logits = context.run(ops, weights, config, ids[start:end])
             first_logits_at = time.perf_counter()
             account()
@@ -239,7 +246,7 @@ def generate(
     return Generation(tokens(), progress)
 
 
-def _pieces(start: int, end: int, chunk: int) -> Iterator[tuple[int, int]]:
+def pieces(start: int, end: int, chunk: int) -> Iterator[tuple[int, int]]:
     """Up to `chunk` tokens of a prompt at a time, none of them alone unless the whole is."""
     while start < end:
         until = min(start + chunk, end)

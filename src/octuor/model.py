@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from octuor.batch import Batch
 from octuor.config import ModelConfig
-from octuor.ops import Array, Ops, Routing
+from octuor.ops import Array, LayerRouting, Ops
 from octuor.weights import Layer, Weights
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-OnRoute = Callable[[int, Routing], None]
+OnRoute = Callable[[int, LayerRouting], None]
 
 
 def forward(
@@ -33,7 +33,7 @@ def forward(
 ) -> Array:
     """Run the layers and the final norm.
 
-    on_route  called with each layer's number and Routing: how training balances and how routing is watched
+    on_route  called with each layer's number and LayerRouting: how training balances and how routing is watched
     rows      [R] the tokens whose hidden states are wanted, None: all; the last layer's experts run for these only
     returns   [R, D] float32 hidden states, in the order of rows
     """
@@ -53,12 +53,19 @@ def block(
     on_route: OnRoute | None = None,
     rows: NDArray[np.int32] | None = None,
 ) -> Array:
-    """Layer n on the residual stream: [T, D] -> [T, D], or [R, D] where only rows [R] are wanted after it."""
-    attended = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
-    if rows is not None:  # its keys and values are in the cache by now
-        x, attended = x[rows], attended[rows]
-    x = x + ops.linear(attended, layer.wo)
-    return x + feed_forward(ops, layer, config, ops.rms_norm(x, layer.moe_norm, config.norm_eps), n, on_route)
+    """Layer n: attention, then each token's experts, added up: [T, D] -> [T, D], or [R, D] where rows [R] go on.
+
+    A dense layer is one expert for all.
+    """
+    mixed = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+    x = x + ops.linear(mixed, layer.wo)
+    normed = ops.rms_norm(x, layer.moe_norm, config.norm_eps)
+    routing = ops.route(normed, layer.router, config.n_experts_per_token)
+    if on_route is not None:
+        on_route(n, routing)
+    if rows is not None:
+        x, normed, routing = x[rows], normed[rows], LayerRouting(*(part[rows] for part in routing))
+    return x + ops.moe(normed, routing, layer.experts)
 
 
 def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batch, n: int) -> Array:
@@ -71,14 +78,6 @@ def attention(ops: Ops, layer: Layer, config: ModelConfig, x: Array, batch: Batc
     k = ops.rope(k, batch.positions, config.rope_theta)
     mixed = ops.attention(q, k, v, batch, n, config.sliding_window)  # [T, H, C]
     return mixed.reshape(n_tokens, config.n_heads * config.head_dim)
-
-
-def feed_forward(ops: Ops, layer: Layer, config: ModelConfig, x: Array, n: int, on_route: OnRoute | None) -> Array:
-    """The chosen experts' weighted sum: [T, D] -> [T, D]. A dense layer is one expert for all."""
-    routing = ops.route(x, layer.router, config.n_experts_per_token)
-    if on_route is not None:
-        on_route(n, routing)
-    return ops.moe(x, routing, layer.experts)
 
 
 def logits(ops: Ops, weights: Weights, hidden: Array) -> Array:

@@ -27,7 +27,7 @@ class Weight:
     """One matrix [out, in] or vector [n] as it is stored.
 
     data    the stored numbers, as format has them; often a view of a mapped file
-    format  one of quant.FORMATS, or another program's storage
+    format  one of quant.IN_PACKS, or another program's storage
     name    its canonical name, for error messages
     parts   further arrays that the format keeps apart, such as scales; none in formats of ours
 
@@ -63,6 +63,20 @@ class Weight:
     def bits(self) -> float:
         """Bits a number, all parts counted."""
         return 8 * self.nbytes / max(prod(self.shape), 1)
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A change of one weight [out, in]: scale * b @ a, with a [r, in] and b [out, r] float32."""
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+    scale: float
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """The change of rows start to stop, [stop - start, in] float32."""
+        change: NDArray[np.float32] = (self.b[start:stop] @ self.a) * np.float32(self.scale)
+        return change
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from octuor.bench import rows
-from octuor.bench.model import BenchModel, random_model
+from octuor.bench.model import BenchModel, open_model, random_model
 from octuor.bench.rows import ANSWER_START, Case, prepare
 from octuor.bench.run import make_cases, run
 from octuor.config import MISTRAL_7B, ModelConfig
 from octuor.errors import RequestError
 from octuor.ops.native import NativeOps
+from octuor.tools.synth import synth
+from octuor.units import parse_bytes
+from quick_bench import LIMITS
 
 CONFIG = ModelConfig(
     dim=40, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=12, hidden_dim=72, vocab_size=100, n_experts=3,
@@ -66,8 +70,8 @@ def test_a_checkpoint_has_a_first_token(model: BenchModel) -> None:
     assert result.first_token_s > 3
 
 
-def test_a_prompt_is_read_in_the_engines_chunks(model: BenchModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "PREFILL_CHUNK", 16)
+def test_a_prompt_is_read_in_the_engines_chunks(model: BenchModel) -> None:
+    model = replace(model, chunk=16)
     found = prepare(model, Case("prompt", 40), np.random.default_rng(0))()
     assert found.cost.loads.sum(axis=1).tolist() == [80, 6]  # the last layer's experts: one token a chunk
     head_and_layers = model.sizes.head + sum(model.sizes.layers)
@@ -87,3 +91,21 @@ def test_long_answers_of_a_model_with_a_window() -> None:
     model = random_model(config, "q8", NativeOps(threads=1))
     for case in (Case("answer", 100, 2), Case("prompt", 700)):
         assert prepare(model, case, np.random.default_rng(0))().seconds > 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_experts_are_read_under_a_limit_of_memory(tmp_path: Path) -> None:
+    config = replace(CONFIG, n_layers=4, dim=256, hidden_dim=2048, n_experts=8)
+    path, ops = tmp_path / "x.octuor", NativeOps(threads=1)
+    synth(path, config, "q8", quantize=ops.quantize)
+    with pytest.raises(RequestError, match="expected a limit or --resident"):
+        open_model(path, ops, resident=True, memory=1 << 33)
+    with pytest.raises(RequestError, match="memory: expected at least") as caught:
+        open_model(path, ops, memory=1)
+    amount = re.search(r"at least ([\d.]+ \w+) for", str(caught.value))
+    assert amount is not None
+    model = open_model(path, ops, memory=int(parse_bytes(amount[1]) * 1.01) + (12 << 20))  # experts are 50 MB
+    result = run(model, make_cases(model, [40], 4, [1, 64]), repeats=1, limits=LIMITS)
+    assert [row.case for row in result.rows] == [Case("prompt", 40), Case("answer", 4)]  # 64 have no room
+    assert result.limits == (LIMITS,)
+    assert result.rows[0].runs[0].read_bytes > 0

@@ -179,6 +179,14 @@ def test_storage_that_does_not_fit_its_format_is_refused(pack: Path) -> None:
         open_pack(rewritten(pack, tensors=json.dumps(rows)))
 
 
+@pytest.mark.parametrize(("name", "row"), [("norm", "q8"), ("layers.0.wv", "gguf-q8_0")])
+def test_a_format_that_cannot_store_the_weight_is_refused(pack: Path, name: str, row: str) -> None:
+    rows = json.loads(SafetensorsFile(pack).metadata["tensors"])
+    rows[name]["format"] = row
+    with pytest.raises(CheckpointError, match=rf"{name}: expected a format that stores .*, metadata names {row}"):
+        open_pack(rewritten(pack, tensors=json.dumps(rows)))
+
+
 def test_a_config_from_the_future_is_placed(pack: Path) -> None:
     with pytest.raises(ConfigError, match=r"changed.octuor: unknown config fields"):
         open_pack(rewritten(pack, config='{"n_wheels": 4}'))

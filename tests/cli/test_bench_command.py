@@ -59,6 +59,16 @@ def test_a_pack_runs_within_its_context(tmp_path: Path) -> None:
     assert report["model"]["first_token_s"] > 0
 
 
+def test_a_limit_of_memory(tmp_path: Path) -> None:
+    pack = tmp_path / "x.octuor"
+    synth(pack, TINY, "q4")
+    limited = json.loads(octuor("bench", pack, *SMALL, "--memory", "8GB", "--json").out)
+    assert limited["model"]["experts"]["held"] == limited["model"]["experts"]["of"] == TINY.n_layers * TINY.n_experts
+    assert limited["model"]["experts"]["found"] > 0
+    assert {row["disk_gb_per_s"] for row in limited["rows"]} == {0.0}
+    assert "8 of 8 experts in memory" in octuor("bench", pack, *SMALL, "--memory", "8GB").out
+
+
 def test_answers_alone_and_prompts_alone() -> None:
     for args, kind in ((("--prompt", 0), "answer"), (("--answer", 0), "prompt")):
         rows = json.loads(octuor("bench", *GEOMETRY, *args, "--json").out)["rows"]
@@ -75,6 +85,9 @@ def test_a_plot_beside_the_figures(tmp_path: Path) -> None:
     [
         (["--geometry", "gpt"], "found 'gpt'"),
         (["x.octuor", "--geometry", "tiny"], "expected MODEL or --geometry, found x.octuor and tiny"),
+        (["--geometry", "tiny", "--memory", "1GiB"], "expected MODEL with --memory"),
+        (["x.octuor", "--memory", "much"], "much"),
+        (["--resident", "--memory", "1GiB"], "expected a limit or --resident"),
         (["--layers", "2"], "expected --geometry with --layers"),
         (["--geometry", "tiny", "--prompt", "a few"], "--prompt: expected whole numbers such as 16,128; found 'a few'"),
         (["--geometry", "tiny", "--prompt", "0", "--answer", "0"], "expected a prompt or an answer to measure"),

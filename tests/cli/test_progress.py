@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Terminal, octuor
-from octuor.cli.progress import PromptBar, bytes_bar
+from octuor.cli.progress import PromptBar, bytes_bar, tokens_bar
 from octuor.generate import PREFILL_CHUNK
 from tiny_models import random_checkpoint, write_model
 
@@ -29,6 +29,15 @@ def test_bytes_are_counted_in_a_terminal(terminal: Terminal) -> None:
         update(10_000_000, 10_000_000)
     assert "work" in terminal.getvalue()
     assert "10.0/10.0 MB" in terminal.getvalue()
+
+
+def test_tokens_have_a_rate(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), tokens_bar("routing") as update:
+        update(512, 1024)
+        update(1024, 1024)
+    assert "1024/1024" in terminal.getvalue()
+    assert "tokens/s" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")  # gone when the work is
 
 
 def test_a_prompt_read_in_one_go_shows_nothing(terminal: Terminal) -> None:

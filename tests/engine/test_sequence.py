@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octuor.engine.sequence import Sequence, alone_in_prompt, cut
+from octuor.batch import alone_in_prompt, cut
+from octuor.engine.sequence import Sequence
 
 
 def masks() -> st.SearchStrategy[bytearray]:
@@ -21,33 +21,6 @@ def _mask(parts: list[tuple[int, bool]]) -> bytearray:
             spoken.append(range(at, at + length))
         at += length
     return alone_in_prompt(at, spoken)
-
-
-def test_what_the_model_said_is_computed_alone() -> None:
-    assert alone_in_prompt(8, [range(3, 5)]) == bytearray([0, 0, 0, 1, 1, 0, 0, 0])
-
-
-def test_a_single_token_between_is_alone_too() -> None:
-    assert alone_in_prompt(6, [range(1, 3)]) == bytearray([1, 1, 1, 0, 0, 0])
-    assert alone_in_prompt(1, []) == bytearray([1])
-
-
-@pytest.mark.parametrize(
-    ("alone", "start", "limit", "runs"),
-    [
-        ([0] * 8, 0, 8, [range(8)]),
-        ([0] * 8, 0, 5, [range(5)]),
-        ([0] * 8, 0, 7, [range(6)]),  # 7 would leave one behind
-        ([0] * 8, 6, 9, [range(6, 8)]),
-        ([0] * 3, 0, 2, []),  # neither two and one, nor one and two
-        ([0, 0, 1, 1, 0, 0], 0, 6, [range(2), range(2, 3), range(3, 4), range(4, 6)]),
-        ([0, 0, 1, 1, 0, 0], 2, 3, [range(2, 3), range(3, 4)]),
-        ([1], 0, 1, [range(1)]),
-        ([0, 0], 0, 0, []),
-    ],
-)
-def test_cut(alone: list[int], start: int, limit: int, runs: list[range]) -> None:
-    assert cut(bytearray(alone), start, limit) == runs
 
 
 @given(masks(), st.lists(st.integers(1, 50), min_size=1, max_size=30))

@@ -17,14 +17,14 @@ from octuor.experts.budget import Budget, Shape
 from octuor.experts.load import load_streamed
 from octuor.experts.store import Store
 from octuor.ops.native import NativeOps, runs_in_place
-from octuor.quant import F32, find_format
+from octuor.quant import F32, find_in_packs
 from octuor.weights import Weights, weight_shapes
 from toys import Toy, random_values
 
 CONFIG = ModelConfig(
     dim=64, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=16, hidden_dim=96, vocab_size=50, n_experts=4, max_seq_len=256
 )
-FORMATS = ("q4", "f32", "q8", "bf16", "q3")  # by expert, in turn
+FORMATS = ("q4", "f32", "q8", "gguf-q8_0", "bf16", "q3")  # by expert, in turn
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def mixed_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, _ in weight_shapes(CONFIG):
         words = name.split(".")
         is_expert = "experts" in words
-        formats[name] = find_format(FORMATS[(int(words[1]) * 3 + int(words[3])) % len(FORMATS)]) if is_expert else F32
+        formats[name] = find_in_packs(FORMATS[(int(words[1]) * 3 + int(words[3])) % len(FORMATS)]) if is_expert else F32
     write_pack(path, CONFIG, formats, lambda name: [formats[name].quantize(values[name])])
     return path
 

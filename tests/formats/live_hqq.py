@@ -5,12 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from formats.samples import compare_weights, logits_error, write_samples
-from octuor.checkpoint import open_checkpoint
-from octuor.tools.convert import convert
+from formats.samples import assert_a_pack_keeps_the_weights, compare_weights, logits_error, samples_in, write_samples
 
 LOGIT_TOLERANCE = 1e-5  # float32 sums in another order
 PROGRAMS = {
@@ -34,7 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_every_sample_is_tested(folders: dict[str, Path]) -> None:
     for program, folder in folders.items():
-        assert {path.parent.name for path in folder.glob("*/expected.npz")} == set(PROGRAMS[program])
+        assert samples_in(folder) == set(PROGRAMS[program])
 
 
 @pytest.mark.parametrize(("program", "sample"), SAMPLES)
@@ -53,7 +50,4 @@ def test_logits_are_those_of_transformers_with_its_weights(folders: dict[str, Pa
 def test_a_converted_folder_keeps_its_weights(
     folders: dict[str, Path], program: str, sample: str, tmp_path: Path
 ) -> None:
-    source = open_checkpoint(folders[program] / sample)
-    pack = open_checkpoint(convert(source, tmp_path / "whole.octuor", "f32").path)
-    for name in source.names:
-        np.testing.assert_array_equal(pack.get(name).to_f32(), source.get(name).to_f32(), err_msg=name)
+    assert_a_pack_keeps_the_weights(folders[program] / sample, tmp_path / "whole.octuor")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from formats.samples import compare_weights, logits_error, write_samples
-from octuor.checkpoint import open_checkpoint
-from octuor.tools.convert import convert
+from formats.samples import assert_a_pack_keeps_the_weights, compare_weights, logits_error, samples_in, write_samples
 
 LOGIT_TOLERANCE = 1e-5  # float32 sums in another order
 SAMPLES = (
@@ -24,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_sample_is_tested(folder: Path) -> None:
-    assert {path.parent.name for path in folder.glob("*/expected.npz")} == set(SAMPLES)
+    assert samples_in(folder) == set(SAMPLES)
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -39,7 +36,4 @@ def test_logits_are_those_of_transformers_with_its_weights(folder: Path, sample:
 
 @pytest.mark.parametrize("sample", ["w4a16-pocket", "w8a8-pocket", "fp8-pocket"])
 def test_a_converted_folder_keeps_its_weights(folder: Path, sample: str, tmp_path: Path) -> None:
-    source = open_checkpoint(folder / sample)
-    pack = open_checkpoint(convert(source, tmp_path / "whole.octuor", "f32").path)
-    for name in source.names:
-        np.testing.assert_array_equal(pack.get(name).to_f32(), source.get(name).to_f32(), err_msg=name)
+    assert_a_pack_keeps_the_weights(folder / sample, tmp_path / "whole.octuor")

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formats.samples import compare_weights, logits_error, our_logits, write_samples
+from formats.samples import (
+    compare_weights,
+    logits_error,
+    our_logits,
+    samples_in,
+    write_samples,
+)
 from octuor.checkpoint import open_checkpoint
 from toys import relative_error
 
@@ -22,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_sample_is_tested(folder: Path) -> None:
-    assert {path.parent.name for path in folder.glob("*/expected.npz")} == set(SAMPLES)
+    assert samples_in(folder) == set(SAMPLES)
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

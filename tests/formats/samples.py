@@ -29,6 +29,7 @@ from octuor.checkpoint.huggingface import places_of
 from octuor.config import ModelConfig
 from octuor.ops.reference import ReferenceOps
 from octuor.quant import F16
+from octuor.tools.convert import convert
 from octuor.tools.export.huggingface import write_huggingface
 from toys import F32Array, Toy, random_values, relative_error
 
@@ -118,6 +119,19 @@ def compare_weights(sample: Path) -> Errors:
         assert expected.files, f"{sample}: nothing to compare"
         assert not rest, f"not found in the model: {sorted(rest)[:3]}"
         return Errors(largest, len(expected.files))
+
+
+def samples_in(folder: Path) -> set[str]:
+    """Names of the samples that a program wrote."""
+    return {path.parent.name for path in folder.glob("*/expected.npz")}
+
+
+def assert_a_pack_keeps_the_weights(sample: Path, pack: Path) -> None:
+    """Converted to float32, every number is what the folder's was."""
+    source = open_checkpoint(sample)
+    found = open_checkpoint(convert(source, pack, "f32").path)
+    for name in source.names:
+        np.testing.assert_array_equal(found.get(name).to_f32(), source.get(name).to_f32(), err_msg=name)
 
 
 def our_logits(checkpoint: Checkpoint, tokens: list[int]) -> F32Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from definitions import random, stored
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps, implementations
 from octuor.quant import FORMATS
 from octuor.weights import Expert
@@ -53,8 +53,8 @@ def test_experts_of_a_token_are_the_same_beside_any_number(isa: str, name: str) 
         np.testing.assert_array_equal(found, alone[-n:], err_msg=str(n))
 
 
-def rows(routing: Routing, first: int, end: int) -> Routing:
-    return Routing(*(part[first:end] for part in routing))
+def rows(routing: LayerRouting, first: int, end: int) -> LayerRouting:
+    return LayerRouting(*(part[first:end] for part in routing))
 
 
 @ALL

@@ -14,7 +14,7 @@ from octuor.batch import Batch, step
 from octuor.cache import KVCache
 from octuor.config import ModelConfig
 from octuor.errors import RequestError, ShapeError
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import (
     NativeOps,
 )
@@ -118,13 +118,13 @@ def moe(experts: list[list[int]] | None = None, **parts: NDArray[np.float32]) ->
     own = {"gate": random(8, 6), "up": random(8, 6), "down": random(6, 8)} | parts
     expert = Expert(**{name: OPS.put(Weight(x, x.shape, F32)) for name, x in own.items()})
     chosen = np.array([[0, 1], [1, 0]] if experts is None else experts, dtype=np.int32)
-    routing = Routing(chosen, np.full((2, 2), 0.5, np.float32), random(2, 2))
+    routing = LayerRouting(chosen, np.full((2, 2), 0.5, np.float32), random(2, 2))
     return OPS.moe(random(2, 6), routing, (expert, expert))
 
 
 def test_an_expert_that_is_not_a_leaf_is_a_shape_error() -> None:
     expert = Expert(LEAF, "up", LEAF)
-    routing = Routing(np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32), random(1, 1))
+    routing = LayerRouting(np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32), random(1, 1))
     with pytest.raises(ShapeError, match="expert up: expected a matrix"):
         OPS.moe(random(1, 6), routing, (expert,))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import definitions
 from definitions import random, stored
 from octuor import _native
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps, implementations
 from octuor.quant import F32, FORMATS, Format
 from octuor.weights import Expert, Weight
@@ -223,7 +223,9 @@ def test_moe_of_more_tokens_than_a_pass(isa: str) -> None:
     routing = ops.route(x, ops.put(stored("f32", 4, 6)), 2)
     whole = ops.moe(x, routing, leaves)
     parts = [slice(0, 1), slice(1, 1000), slice(1000, 2100)]
-    apart = [ops.moe(x[p], Routing(routing.experts[p], routing.weights[p], routing.logits[p]), leaves) for p in parts]
+    apart = [
+        ops.moe(x[p], LayerRouting(routing.experts[p], routing.weights[p], routing.logits[p]), leaves) for p in parts
+    ]
     assert relative_error(whole, np.concatenate(apart)) < FLOAT32
 
 
@@ -232,5 +234,5 @@ def test_moe_asks_only_for_experts_that_play() -> None:
     leaves: list[Expert | None] = [*put(ops, some_experts(["f32"] * 3, 6, 5))]
     leaves[0] = leaves[3] = None
     experts = np.array([[1, 2], [2, 1]], dtype=np.int32)
-    routing = Routing(experts, np.full((2, 2), 0.5, np.float32), np.zeros((2, 4), np.float32))
+    routing = LayerRouting(experts, np.full((2, 2), 0.5, np.float32), np.zeros((2, 4), np.float32))
     assert np.isfinite(ops.moe(random(2, 6), routing, leaves)).all()  # type: ignore[arg-type]

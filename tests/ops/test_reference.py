@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import definitions
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.reference import ReferenceOps, silu, softmax
 from octuor.quant import F32, FORMATS, Format
 from octuor.weights import Expert, Weight
@@ -72,7 +72,7 @@ def test_a_dense_layer_has_one_expert_for_all() -> None:
 def test_moe_weighs_the_experts_of_each_token() -> None:
     experts = [Expert(*(leaf(random(*shape, seed=e)) for shape in ((7, 5), (7, 5), (5, 7)))) for e in range(3)]
     chosen = np.array([[0, 2], [2, 1], [1, 0]], dtype=np.int32)
-    routing = Routing(chosen, np.array([[0.9, 0.1], [0.5, 0.5], [1, 0]], np.float32), random(3, 3))
+    routing = LayerRouting(chosen, np.array([[0.9, 0.1], [0.5, 0.5], [1, 0]], np.float32), random(3, 3))
     x = random(3, 5)
     assert relative_error(OPS.moe(x, routing, experts), definitions.moe(x, routing, experts)) < FLOAT32
 

@@ -14,7 +14,7 @@ import torch
 from octuor.batch import Batch, step, whole
 from octuor.cache import KVCache
 from octuor.config import ModelConfig
-from octuor.ops import Ops, Routing
+from octuor.ops import LayerRouting, Ops
 from octuor.ops.reference import ReferenceOps
 from octuor.ops.torch import TorchOps
 from octuor.quant import F32
@@ -175,7 +175,7 @@ def test_moe(n_tokens: int) -> None:
     experts = [[weight(normal(*shape, seed=9 * e + i)) for i, shape in enumerate(shapes)] for e in range(5)]
     routing = REFERENCE.route(x, weight(normal(5, 37)), 2)
     expected = REFERENCE.moe(x, routing, [Expert(*parts) for parts in experts])
-    theirs = Routing(*(torch.from_numpy(part) for part in routing))
+    theirs = LayerRouting(*(torch.from_numpy(part) for part in routing))
     theirs = theirs._replace(experts=theirs.experts.long())
     found = TORCH.moe(torch.from_numpy(x), theirs, [Expert(*map(TORCH.put, parts)) for parts in experts])
     assert_same(found, expected)

@@ -20,7 +20,7 @@ import transformers
 
 from octuor.batch import whole
 from octuor.model import forward
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.reference import ReferenceOps
 from parity.cases import CASES, N_GREEDY, RECORDED, SEED, Case, make_case
 from parity.checks import GREEDY_GAP, ROUTER_GAP, Expected, check_greedy, check_logits, toy
@@ -50,7 +50,7 @@ def router_gap(model: Toy, tokens: list[int]) -> float:
         return float("inf")
     gaps = []
 
-    def watch(n: int, routing: Routing) -> None:  # noqa: ARG001
+    def watch(n: int, routing: LayerRouting) -> None:  # noqa: ARG001
         gaps.append(least_gap(routing.logits, config.n_experts_per_token))
 
     forward(model.ops, model.weights, config, whole([tokens]), watch)

@@ -20,7 +20,7 @@ ALL = (*PLATFORM_NAMES, *HUB_IDS, "dummy", "tgi")
 
 def model(geometry: str) -> Served:
     """A model that only has a geometry."""
-    fake: Any = SimpleNamespace(config=GEOMETRIES[geometry])
+    fake: Any = SimpleNamespace(config=GEOMETRIES[geometry], adapters=SimpleNamespace(names=()))
     return Served(geometry, cast(Model, fake), FakeEngine(says("Hi")))
 
 

@@ -16,7 +16,7 @@ from octuor.checkpoint import open_checkpoint
 from octuor.config import MIXTRAL_8X7B, ModelConfig
 from octuor.errors import CheckpointError, ConfigError, FormatError, TokenizerError
 from octuor.model import forward, logits
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.reference import ReferenceOps
 from octuor.quant import F32, FORMATS
 from octuor.tokenizer import find_mistral_common_tokenizer
@@ -45,7 +45,7 @@ def test_deep_models_keep_tokens_and_experts_apart(tmp_path: Path, name: str) ->
     prompts = np.random.default_rng(5).integers(0, CONFIG.vocab_size, (2, N_TOKENS))
     shares: list[NDArray[np.float64]] = []
 
-    def watch(_: int, routing: Routing) -> None:
+    def watch(_: int, routing: LayerRouting) -> None:
         shares.append(np.bincount(routing.experts.ravel(), minlength=CONFIG.n_experts) / len(routing.experts))
 
     hidden = forward(ops, weights, CONFIG, whole(list(prompts)), watch)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.train.loop import rate_share
 from octuor.train.loss import ChunkedCrossEntropy, balance_loss, next_token_loss
 from octuor.train.recipe import Schedule
@@ -79,9 +79,9 @@ def test_nothing_learned_is_no_loss() -> None:
     assert not any(x.any() for x in found)
 
 
-def routing_of(logits: Tensor, n_chosen: int) -> Routing:
+def routing_of(logits: Tensor, n_chosen: int) -> LayerRouting:
     chosen = logits.topk(n_chosen, dim=-1)
-    return Routing(chosen.indices, chosen.values.softmax(-1), logits)
+    return LayerRouting(chosen.indices, chosen.values.softmax(-1), logits)
 
 
 @pytest.mark.parametrize("n_chosen", [1, 2])

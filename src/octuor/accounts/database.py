@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from octuor.errors import AccountError
@@ -15,7 +16,26 @@ HOME_VARIABLE = "OCTUOR_HOME"
 FILE_NAME = "accounts.sqlite3"
 APPLICATION_ID = 0x4F637475  # "Octu", in the file's header: nobody else's database is taken for ours
 BUSY_S = 5.0  # how long to wait for another process that writes; a transaction of ours takes milliseconds
-IF_DAMAGED = "it is damaged; restore a backup, or move it away to begin anew, without keys"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one of our databases holds: in its header, and in messages about it.
+
+    lost  what is gone for whoever moves a damaged file away
+    """
+
+    application_id: int
+    holds: str
+    lost: str
+
+    @property
+    def if_damaged(self) -> str:
+        """What to do with a damaged file."""
+        return f"it is damaged; restore a backup, or move it away to begin anew, without {self.lost}"
+
+
+ACCOUNTS = Kind(APPLICATION_ID, holds="accounts", lost="keys")
 
 # One entry a version of the schema, each the statements that lead to it from the one before. An entry that has been
 # released is never changed; a server that is still running meanwhile must be able to go on, so only add.
@@ -71,7 +91,7 @@ def default_home() -> Path:
         raise AccountError(f"this user has no home folder; set {HOME_VARIABLE} to a folder", kind="state") from error
 
 
-def connect(path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> sqlite3.Connection:
+def connect(path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS, kind: Kind = ACCOUNTS) -> sqlite3.Connection:
     """Open the database, made with mode 0600 in a folder with mode 0700 where there is none, at the newest schema.
 
     The connection may be used by any thread, but by one at a time, and commits each statement outside of `writing`.
@@ -86,14 +106,14 @@ def connect(path: Path, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> sql
         no_folder = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "expected a folder, found a file" if no_folder else error.strerror
         raise AccountError(
-            f"{path}: the accounts cannot be opened ({error.filename}: {reason}); "
+            f"{path}: the {kind.holds} cannot be opened ({error.filename}: {reason}); "
             f"set {HOME_VARIABLE} to another folder",
             kind="state",
         ) from error
-    with explained(path):
+    with explained(path, kind):
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection, path, migrations)
+            _prepare(connection, path, migrations, kind)
         except BaseException:
             connection.close()
             raise
@@ -114,7 +134,7 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, kind: Kind = ACCOUNTS) -> Iterator[None]:
     """Raise SQLite's errors as AccountErrors of kind "state"."""
     try:
         yield
@@ -123,18 +143,18 @@ def explained(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             advice = f"another process has held it for {BUSY_S:g} s; try again, or end that process"
         elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            advice = IF_DAMAGED
+            advice = kind.if_damaged
         elif code == sqlite3.SQLITE_FULL:
             advice = "its disk is full; make room"
         else:
             advice = "is its disk writable and in order?"
-        raise AccountError(f"{path}: the accounts cannot be used ({error}): {advice}", kind="state") from error
+        raise AccountError(f"{path}: the {kind.holds} cannot be used ({error}): {advice}", kind="state") from error
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]]) -> None:
-    if _is_foreign(connection):
+def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]], kind: Kind) -> None:
+    if _is_foreign(connection, kind):
         raise AccountError(
-            f"{path}: expected Octuor's accounts, found another program's database; "
+            f"{path}: expected Octuor's {kind.holds}, found another program's database; "
             f"set {HOME_VARIABLE} to another folder",
             kind="state",
         )
@@ -145,7 +165,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Se
     damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if damage != "ok":
         raise AccountError(
-            f"{path}: the accounts cannot be used ({' '.join(damage.split())}): {IF_DAMAGED}", kind="state"
+            f"{path}: the {kind.holds} cannot be used ({' '.join(damage.split())}): {kind.if_damaged}", kind="state"
         )
     if _version(connection) < len(migrations):
         with writing(connection):
@@ -155,21 +175,21 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Se
                 for statement in migrations[number]:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number + 1}")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA application_id = {kind.application_id}")
     if _version(connection) > len(migrations):
         raise AccountError(
-            f"{path}: expected accounts of version {len(migrations)} or older, found {_version(connection)}; "
+            f"{path}: expected {kind.holds} of version {len(migrations)} or older, found {_version(connection)}; "
             "upgrade Octuor, which has been here in a newer version",
             kind="state",
         )
 
 
-def _is_foreign(connection: sqlite3.Connection) -> bool:
+def _is_foreign(connection: sqlite3.Connection, kind: Kind) -> bool:
     """Whether somebody else made it; a file without any table is nobody's."""
     # the tables first: another process may be making ours, and they appear together with the application's id
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         return False
-    return connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID
+    return connection.execute("PRAGMA application_id").fetchone()[0] != kind.application_id
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -77,12 +77,14 @@ class Cost:
     ) -> None:
         """Add one forward pass.
 
-        chosen    [n_layers] the experts [T, A] that its tokens were routed to; in the last layer [n_logits, A]
+        chosen    [n_layers] the experts [T, A] that its tokens were routed to; in the last layer they run for the
+                  n_logits last tokens only
         before    tokens that each sequence had in the cache
         n_new     tokens that each sequence adds
         n_logits  rows of logits that were computed
         """
         n_tokens = n_new * len(before)
+        chosen = [*chosen[:-1], chosen[-1][-n_logits:]]
         self.n_bytes += sum(sizes.layers) + sizes.head + n_tokens * sizes.embed
         for n, experts in enumerate(chosen):
             counts = np.bincount(np.asarray(experts).reshape(-1), minlength=config.n_experts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from octuor.ops.native import NativeOps
+from octuor.ops.native import PROBE_BYTES, NativeOps
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,16 @@ class Limits:
     instructions: dict[str, str]
 
 
-def measure_limits(ops: NativeOps) -> Limits:
-    """One sample of every limit; about a second."""
+def measure_limits(ops: NativeOps, n_bytes: int = PROBE_BYTES) -> Limits:
+    """One sample of every limit; about a second. n_bytes: of memory that is read, and taken for it."""
     peaks = ops.peaks()
     int8, f32, bf16 = (peaks[kind][1] if kind in peaks else None for kind in ("int8", "f32", "bf16"))
     return Limits(
-        ops.read_bandwidth_gb_s(), int8, f32, bf16, {kind: instruction for kind, (instruction, _) in peaks.items()}
+        ops.read_bandwidth_gb_s(n_bytes),
+        int8,
+        f32,
+        bf16,
+        {kind: instruction for kind, (instruction, _) in peaks.items()},
     )
 
 

@@ -14,17 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
+from octuor.api import Model
 from octuor.bench.cost import Sizes
 from octuor.bench.memory import Arena, require_memory, room
 from octuor.checkpoint import open_checkpoint
 from octuor.checkpoint.memory import PageIn, read_resident
 from octuor.config import ModelConfig
+from octuor.errors import RequestError
+from octuor.experts.store import Store
+from octuor.generate import PREFILL_CHUNK
 from octuor.ops.native import PROBE_BYTES, NativeOps
 from octuor.quant.base import Array, Storage
 from octuor.tools.convert import choose_formats
 from octuor.tools.synth import RandomWeights, find_geometry
 from octuor.weights import Weight, Weights, build, weight_shapes
 
+CACHE_DTYPE = "f16"
 SPARE_BYTES = PROBE_BYTES + (1 << 30)  # beside the weights: the bandwidth probe, then caches and activations
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -40,6 +45,9 @@ class BenchModel:
     full_layers  layers of the geometry that this model has the first of; its own for a checkpoint
     load_s       seconds it took to open or make
     page_in      what reads a mapped checkpoint in the background; None: all is in memory
+    store        what keeps experts under a limit of memory; None: there is no limit
+    context      positions that a row may have; None: the config's
+    chunk        tokens of a prompt in a pass
     """
 
     name: str
@@ -52,28 +60,49 @@ class BenchModel:
     sizes: Sizes
     load_s: float
     page_in: PageIn | None = None
+    store: Store | None = None
+    context: int | None = None
+    chunk: int = PREFILL_CHUNK
+
+    @property
+    def room(self) -> int:
+        """Positions that a row may have."""
+        return self.config.max_seq_len if self.context is None else self.context
 
 
 def open_model(
-    path: str | Path, ops: NativeOps, *, resident: bool = False, progress: Progress | None = None
+    path: str | Path,
+    ops: NativeOps,
+    *,
+    resident: bool = False,
+    memory: int | None = None,
+    progress: Progress | None = None,
 ) -> BenchModel:
     """A pack or a checkpoint's folder as it runs elsewhere: mapped and read in the background.
 
     resident  copy it to memory of our own first, which no other program's needs can take away
+    memory    bytes that the whole process may have: experts come and go, as in `octuor chat --memory`
     progress  called with bytes read and in all, from other threads too, where they are not in memory already
+
+    Raises RequestError where both are asked for, or the limit is too small for the model.
     """
+    if resident and memory is not None:
+        raise RequestError("memory: expected a limit or --resident, found both; drop one of them")
     began = time.perf_counter()
     checkpoint = open_checkpoint(path)
     if resident:
         read_resident(checkpoint.files, progress)
-    weights = checkpoint.weights(ops.put)
-    page_in = None if resident else PageIn(checkpoint.files, progress)
+    model = Model(checkpoint, ops, context=None, cache_dtype=CACHE_DTYPE, memory=memory, on_load=progress)
+    page_in = None if resident or memory is not None else PageIn(checkpoint.files, progress)
     took = time.perf_counter() - began
     config = checkpoint.config
     formats = {name: checkpoint.get(name).format for name in checkpoint.names}
     n_bytes = {name: checkpoint.get(name).nbytes for name in checkpoint.names}
     sizes, used = Sizes.of(config, n_bytes), _of_matrices(formats, n_bytes)
-    return BenchModel(str(path), False, used, config, config.n_layers, ops, weights, sizes, took, page_in)
+    return BenchModel(
+        str(path), False, used, config, config.n_layers, ops, model.weights, sizes, took, page_in, model.store,
+        model.context, model.chunk,
+    )  # fmt: skip
 
 
 def random_model(

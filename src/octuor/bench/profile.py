@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.batch import Batch
-from octuor.ops import Array, Ops, Routing
+from octuor.ops import Array, LayerRouting, Ops
 from octuor.weights import Expert, Leaf, Weight, Weights
 
 PARTS = ("embed", "norms", "linear", "rope", "attention", "route", "moe", "lm_head")
@@ -59,9 +59,9 @@ class TimedOps:
     def attention(self, q: Array, k: Array, v: Array, batch: Batch, layer: int, window: int | None) -> Array:
         return self._timed("attention", self._ops.attention, q, k, v, batch, layer, window)
 
-    def route(self, x: Array, router: Leaf | None, n_chosen: int) -> Routing:
-        routing: Routing = self._timed("route", self._ops.route, x, router, n_chosen)
+    def route(self, x: Array, router: Leaf | None, n_chosen: int) -> LayerRouting:
+        routing: LayerRouting = self._timed("route", self._ops.route, x, router, n_chosen)
         return routing
 
-    def moe(self, x: Array, routing: Routing, experts: Sequence[Expert]) -> Array:
+    def moe(self, x: Array, routing: LayerRouting, experts: Sequence[Expert]) -> Array:
         return self._timed("moe", self._ops.moe, x, routing, experts)

@@ -21,8 +21,9 @@ def report_json(result: Result) -> dict[str, Any]:
     """The one object that `octuor bench --json` prints.
 
     rows      of kind, tokens, batch, tokens_per_s (median) with its least and most, gb_per_s (weights of the experts
-              met, all other weights, keys and values), gop_per_s, shares of the limits, and `ops`: the share of
-              each part of the forward pass, "outside" being Python and bindings
+              met, all other weights, keys and values), disk_gb_per_s (experts read), gop_per_s, shares of the limits,
+              and `ops`: the share of each part of the forward pass, "outside" being Python, bindings and waiting for
+              experts
     limits    medians of those measured before and after each repeat
     """
     model, limits = result.model, median_limits(result.limits)
@@ -50,10 +51,25 @@ def _model_json(model: BenchModel, result: Result) -> dict[str, Any]:
         "full_layers": model.full_layers,
         "params": model.config.n_params,
         "active_params": model.config.n_active_params,
+        "experts": _experts_json(model),
         "bytes": model.sizes.total,
         "load_s": model.load_s,
         "first_token_s": result.first_token_s,
         "expert_load": expert_load(result),
+    }
+
+
+def _experts_json(model: BenchModel) -> dict[str, Any] | None:
+    """Under a limit of memory: how many experts are held in the end, of all, and how many choices found one there."""
+    if model.store is None:
+        return None
+    stats = model.store.stats()
+    met = stats.hits + stats.misses
+    return {
+        "held": sum(stats.held),
+        "of": model.config.n_layers * model.config.n_experts,
+        "found": stats.hits / met if met else None,
+        "pool_bytes": stats.pool_bytes,
     }
 
 
@@ -92,6 +108,7 @@ def _row_json(model: BenchModel, row: Row, limits: Limits) -> dict[str, Any]:
         "share_of_read": gb / limits.read_gb_per_s,
         "share_of_peak": gop / best if best is not None else None,
         "seconds": seconds,
+        "disk_gb_per_s": median(run.read_bytes / run.seconds / 1e9 for run in row.runs),
         "full_tokens_per_s": n_tokens / full_depth(model, seconds, ops),
         "ops": ops,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +16,12 @@ import numpy as np
 from octuor import model as forward_pass
 from octuor.batch import step
 from octuor.bench.cost import Cost
-from octuor.bench.model import BenchModel
+from octuor.bench.model import CACHE_DTYPE, BenchModel
 from octuor.cache import PAGE_SIZE, KVCache
-from octuor.generate import PREFILL_CHUNK, Context, cache_tokens
-from octuor.ops import Ops, Routing
+from octuor.generate import Context, cache_tokens
+from octuor.ops import LayerRouting, Ops
 
 ANSWER_START = 16  # tokens that a sequence has before its answer
-CACHE_DTYPE = "f16"
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Run:
-    """One repeat of a case: seconds, and what it read and computed in them."""
+    """One repeat of a case: seconds, what it met and computed, and bytes of experts that were read meanwhile."""
 
     seconds: float
     cost: Cost
+    read_bytes: int = 0
 
 
 class _Log:
@@ -55,7 +55,7 @@ class _Log:
     def __init__(self) -> None:
         self.chosen: list[Any] = []
 
-    def __call__(self, layer: int, routing: Routing) -> None:  # noqa: ARG002
+    def __call__(self, layer: int, routing: LayerRouting) -> None:  # noqa: ARG002
         self.chosen.append(routing.experts)
 
 
@@ -65,30 +65,39 @@ def prepare(model: BenchModel, case: Case, rng: np.random.Generator, ops: Ops | 
     ops  another backend that takes the model's weights as they are; None: the model's own
     """
     ops = ops if ops is not None else model.ops
-    return _prompt(model, case, rng, ops) if case.kind == "prompt" else _answer(model, case, rng, ops)
+    start = _prompt(model, case, rng, ops) if case.kind == "prompt" else _answer(model, case, rng, ops)
+    if (store := model.store) is None:
+        return start
+
+    def run() -> Run:
+        before = store.stats().read_bytes
+        found = start()
+        return replace(found, read_bytes=store.stats().read_bytes - before)
+
+    return run
 
 
 def warm_up(model: BenchModel, case: Case, rng: np.random.Generator) -> None:
     """Run a case's beginning, so that its memory is there and its pages are read."""
-    few = min(case.tokens, PREFILL_CHUNK) if case.kind == "prompt" else min(case.tokens, 2)
+    few = min(case.tokens, model.chunk) if case.kind == "prompt" else min(case.tokens, 2)
     prepare(model, Case(case.kind, few, case.batch), rng)()
 
 
 def _prompt(model: BenchModel, case: Case, rng: np.random.Generator, ops: Ops) -> Callable[[], Run]:
     config, weights = model.config, model.weights
     ids = rng.integers(0, config.vocab_size, case.tokens).tolist()
-    context = Context(config, ops, case.tokens, CACHE_DTYPE)
-    starts = range(0, case.tokens, PREFILL_CHUNK)
+    context = Context(config, ops, case.tokens, CACHE_DTYPE, model.chunk)
+    starts = range(0, case.tokens, model.chunk)
     logs = [_Log() for _ in starts]
 
     def run() -> Run:
         began = time.perf_counter()
         for start, log in zip(starts, logs, strict=True):
-            context.run(ops, weights, config, ids[start : start + PREFILL_CHUNK], log)
+            context.run(ops, weights, config, ids[start : start + model.chunk], log)
         seconds = time.perf_counter() - began
         cost = Cost.none(config)
         for start, log in zip(starts, logs, strict=True):
-            n_new = min(PREFILL_CHUNK, case.tokens - start)
+            n_new = min(model.chunk, case.tokens - start)
             cost.add_step(config, model.sizes, log.chosen, [start], n_new, 1)
         return Run(seconds, cost)
 

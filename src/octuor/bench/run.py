@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,12 @@ from octuor.bench.model import BenchModel
 from octuor.bench.profile import PARTS, TimedOps
 from octuor.bench.rows import ANSWER_START, Case, Run, prepare, warm_up
 from octuor.errors import RequestError
+from octuor.experts.store import Store
 
 FIRST_PROMPT = 16  # tokens
 FEWER_ANSWERS = 16  # tokens of an answer that is run for its profile alone
 PROFILE_S = 1.0
+SETTLED_S = 0.3  # without an expert read: the background is done
 
 OnStep = Callable[[str, int, int], None]  # what comes next, steps done, steps in all
 
@@ -57,25 +60,35 @@ class Result:
 def make_cases(model: BenchModel, prompts: Sequence[int], answer: int, batches: Sequence[int]) -> tuple[Case, ...]:
     """Rows for prompts of these lengths and for answers of so many tokens at these batch sizes.
 
-    Lengths are cut to the model's context; RequestError on numbers below 1 and where nothing is left.
+    Lengths are cut to the model's context; under a limit of memory, batches whose positions have no room are left out.
+    RequestError on numbers below 1 and where nothing is left.
     """
     for number in (*prompts, *batches):
         if number < 1:
             raise RequestError(f"bench: expected lengths and batch sizes of at least 1, found {number}")
-    room = model.config.max_seq_len
+    room = model.room
     cases = [Case("prompt", n) for n in dict.fromkeys(min(n, room) for n in prompts)]
     if answer and room > ANSWER_START:
         cases += [Case("answer", min(answer, room - ANSWER_START), n) for n in dict.fromkeys(batches)]
+    if model.store is not None:
+        cases = [case for case in cases if case.kind == "prompt" or case.batch * (ANSWER_START + case.tokens) <= room]
     if not cases:
         raise RequestError("bench: expected a prompt or an answer to measure, found none; see --prompt and --answer")
     return tuple(cases)
 
 
 def run(
-    model: BenchModel, cases: Sequence[Case], *, repeats: int, seed: int = 0, on_step: OnStep | None = None
+    model: BenchModel,
+    cases: Sequence[Case],
+    *,
+    repeats: int,
+    seed: int = 0,
+    limits: Limits | None = None,
+    on_step: OnStep | None = None,
 ) -> Result:
     """Measure every case `repeats` times, one after the other in turn, after a warm-up of each.
 
+    limits   of the machine, known already: measuring them takes memory; None: measured between the repeats
     on_step  called before each step, and when all are done
     """
     rng = np.random.default_rng(seed)
@@ -95,24 +108,34 @@ def run(
         if on_step is not None:
             on_step("reading the weights", 0, n_steps)
         model.page_in.wait()
+    if model.store is not None:
+        settle(model.store)
     for case in cases:
         tell(f"warm-up, {case}")
         warm_up(model, case, rng)
     foreign = ForeignLoad()
-    limits = [measure_limits(model.ops)]
+    found = [limits or measure_limits(model.ops)]
     runs: dict[Case, list[Run]] = {case: [] for case in cases}
     for _ in range(repeats):
         for case in cases:
             tell(str(case))
             runs[case].append(prepare(model, case, rng)())
-        limits.append(measure_limits(model.ops))
+        if limits is None:
+            found.append(measure_limits(model.ops))
     foreign_load = foreign.share()
     rows = []
     for case in cases:
         tell(f"profile, {case}")
         rows.append(Row(case, tuple(runs[case]), profile(model, case, rng)))
     tell("done")
-    return Result(model, tuple(rows), tuple(limits), foreign_load, first_token_s)
+    return Result(model, tuple(rows), tuple(found), foreign_load, first_token_s)
+
+
+def settle(store: Store) -> None:
+    """Wait until what is read in the background, experts for the memory that is free, has come."""
+    before = -1
+    while before != (before := store.stats().read_bytes):
+        time.sleep(SETTLED_S)
 
 
 def profile(model: BenchModel, case: Case, rng: np.random.Generator) -> Profile:

@@ -20,7 +20,7 @@ from octuor.checkpoint.safetensors_file import SafetensorsFile, encode_header, w
 from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, FormatError
-from octuor.quant import Format, find_format
+from octuor.quant import Format, find_in_packs
 from octuor.quant.base import Array, ceil_div
 from octuor.weights import Weight, weight_shapes
 
@@ -224,13 +224,18 @@ def _check(file: SafetensorsFile, shapes: Mapping[str, tuple[int, ...]]) -> dict
     """The number format of every weight, after comparing the header with what config and format ask for."""
     try:
         rows: dict[str, dict[str, Any]] = json.loads(_metadata(file, "tensors"))
-        formats = {name: find_format(rows[name]["format"]) for name in shapes}
+        formats = {name: find_in_packs(rows[name]["format"]) for name in shapes}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file.path}: expected a format for every weight, metadata lacks {error}") from error
     except FormatError as error:
         raise CheckpointError(f"{file.path}: {error}; upgrade octuor to read it") from error
     for name, shape in shapes.items():
         row = formats[name]
+        if not row.takes(shape):
+            raise CheckpointError(
+                f"{name}: expected a format that stores {list(shape)}, metadata names {row.name} ({file.path}); "
+                "convert it again"
+            )
         stored = file.tensors.get(name)
         wanted = (row.safetensors, row.storage_shape(shape))
         if stored is None or (stored.dtype, stored.shape) != wanted:

@@ -31,7 +31,7 @@ from octuor.checkpoint.huggingface import FORMATS
 from octuor.checkpoint.safetensors_file import SafetensorsFile
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError, ConfigError
-from octuor.weights import weight_shapes
+from octuor.weights import LowRank, weight_shapes
 
 F32Array = NDArray[np.float32]
 
@@ -42,28 +42,8 @@ _ATTENTION = {"wq": "q_proj", "wk": "k_proj", "wv": "v_proj", "wo": "o_proj"}
 _APART = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
 _FUSED = {"mlp.experts.base_layer", "mlp.experts"}
 _UNREAD = (
-    "use_dora",
-    "fan_in_fan_out",
-    "lora_bias",
-    "modules_to_save",
-    "layer_replication",
-    "use_qalora",
-    "use_bdlora",
-)
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """A change of one weight [out, in]: scale * b @ a, with a [r, in] and b [out, r] float32."""
-
-    a: F32Array
-    b: F32Array
-    scale: float
-
-    def rows(self, start: int, stop: int) -> F32Array:
-        """The change of rows start to stop, [stop - start, in] float32."""
-        change: F32Array = (self.b[start:stop] @ self.a) * np.float32(self.scale)
-        return change
+    "use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "layer_replication", "use_qalora", "use_bdlora",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

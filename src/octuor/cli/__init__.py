@@ -14,8 +14,8 @@ from octuor import __version__
 from octuor.errors import OctuorError
 
 COMMANDS = (
-    "chat", "generate", "info", "plan", "pack", "convert", "synth", "bench", "bench serve", "train", "tune", "serve",
-    "keys",
+    "chat", "generate", "info", "plan", "pack", "convert", "synth", "bench", "bench serve", "train", "tune", "eval",
+    "compare", "serve", "ui", "keys", "routing",
 )  # fmt: skip
 
 

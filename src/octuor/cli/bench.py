@@ -28,6 +28,7 @@ def main(
     answer: Annotated[int, typer.Option(min=0, help="Tokens of each answer; 0: none.")] = 64,
     batch: Annotated[str, typer.Option(help="How many answers at once.")] = "1,2,4,8,16,32",
     resident: options.Resident = False,
+    memory: options.Memory = None,
     threads: options.Threads = None,
     isa: Annotated[Optional[str], typer.Option(help="Instruction set; default: the fastest here.")] = None,  # noqa: UP045
     repeats: Annotated[int, typer.Option(min=1, help="Times that each row is measured.")] = 3,
@@ -40,30 +41,38 @@ def main(
     """
     from octuor.api import POCKET
     from octuor.bench import run as bench
+    from octuor.bench.limits import measure_limits
     from octuor.bench.model import open_model, random_model
     from octuor.bench.plot import check_plot, plot_roofline
     from octuor.bench.report import report_json
     from octuor.cli.progress import bytes_bar, steps_bar
     from octuor.errors import RequestError
-    from octuor.ops.native import NativeOps
+    from octuor.ops.native import PROBE_BYTES, NativeOps
+    from octuor.units import parse_bytes
 
     prompts, batches = _numbers("--prompt", prompt), _numbers("--batch", batch)
     if plot is not None:
         check_plot(plot)
     ops = NativeOps(isa, threads)
+    limit = None if memory is None else parse_bytes(memory)
+    limits = None if limit is None else measure_limits(ops, min(PROBE_BYTES, limit // 4))  # before it is all in use
     if geometry is None:
         if layers is not None or format_name is not None:
             raise RequestError("bench: expected --geometry with --layers and --format, found none; name a geometry")
         with bytes_bar("reading") as progress:
-            subject = open_model(POCKET if model is None else model, ops, resident=resident, progress=progress)
+            subject = open_model(
+                POCKET if model is None else model, ops, resident=resident, memory=limit, progress=progress
+            )
     else:
+        if memory is not None:
+            raise RequestError("memory: expected MODEL with --memory, found --geometry; `octuor synth` writes a pack")
         if model is not None:
             raise RequestError(f"bench: expected MODEL or --geometry, found {model} and {geometry}; drop one")
         with bytes_bar(f"{geometry} {format_name or 'q4'}") as progress:
             subject = random_model(geometry, format_name or "q4", ops, n_layers=layers, progress=progress)
     cases = bench.make_cases(subject, [] if prompts == [0] else prompts, answer, batches)
     with steps_bar() as on_step:
-        report = report_json(bench.run(subject, cases, repeats=repeats, on_step=on_step))
+        report = report_json(bench.run(subject, cases, repeats=repeats, limits=limits, on_step=on_step))
     if plot is not None:
         plot_roofline(report, plot)
     if as_json:
@@ -101,6 +110,9 @@ def _print(report: dict[str, Any]) -> None:
         console.print(f"an expert's share of choices: {load['least']:.1%} to {load['most']:.1%}")
     if model["first_token_s"] is not None:
         console.print(f"opening to first token: {model['first_token_s']:.2f} s")
+    if (experts := model["experts"]) is not None:
+        found = f", {experts['found']:.0%} of choices found one there" if experts["found"] is not None else ""
+        console.print(f"{experts['held']} of {experts['of']} experts in memory{found}")
     console.print()
     _print_rows(console, report["rows"], f"at {model['full_layers']}" if partial else None)
     console.print()
@@ -123,7 +135,8 @@ def _table(headings: list[str]) -> Any:
 
 def _print_rows(console: Any, rows: list[dict[str, Any]], full: str | None) -> None:
     headings = ["", "tokens/s", "least", "most", "seconds", "GB/s", "read", "GOP/s", "peak"]
-    table = _table(headings + ([full] if full else []))
+    is_read = any(row["disk_gb_per_s"] for row in rows)
+    table = _table(headings + (["disk GB/s"] if is_read else []) + ([full] if full else []))
     for row in rows:
         of_peak = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.0%}"
         cells = [
@@ -131,6 +144,8 @@ def _print_rows(console: Any, rows: list[dict[str, Any]], full: str | None) -> N
             f"{row['seconds']:.3f}", f"{row['gb_per_s']:.1f}", f"{row['share_of_read']:.0%}",
             f"{row['gop_per_s']:.0f}", of_peak,
         ]  # fmt: skip
+        if is_read:
+            cells.append(f"{row['disk_gb_per_s']:.2f}")
         table.add_row(_what(row), *cells, *([f"{row['full_tokens_per_s']:.2f}"] if full else []))
     console.print(table)
 

@@ -40,6 +40,7 @@ def main(
     threads: options.Threads = None,
     resident: options.Resident = False,
     memory: options.Memory = None,
+    adapter: options.Adapter = None,
 ) -> None:
     """Talk to a model. Lines from a pipe are answered in turn."""
     from octuor.api import load
@@ -53,7 +54,10 @@ def main(
     )  # fmt: skip
     bar = PromptBar()
     with bar:
-        loaded = load(model, threads=threads, context=context, resident=resident, memory=memory, on_load=bar.loading)
+        loaded = load(
+            model, threads=threads, context=context, resident=resident, memory=memory, adapter=adapter,
+            on_load=bar.loading,
+        )  # fmt: skip
     talk = Talk(loaded, params, system, bar)
     is_typed = sys.stdin.isatty()
     for line in _typed_lines(talk.name) if is_typed else _piped_lines():

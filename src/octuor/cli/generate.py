@@ -30,6 +30,7 @@ def main(
     threads: options.Threads = None,
     resident: options.Resident = False,
     memory: options.Memory = None,
+    adapter: options.Adapter = None,
     stats: Annotated[bool, typer.Option(help="Measure this machine's memory and print speeds on stderr.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -44,7 +45,10 @@ def main(
     )  # fmt: skip
     bar = PromptBar()
     with bar:
-        loaded = load(model, threads=threads, context=context, resident=resident, memory=memory, on_load=bar.loading)
+        loaded = load(
+            model, threads=threads, context=context, resident=resident, memory=memory, adapter=adapter,
+            on_load=bar.loading,
+        )  # fmt: skip
     has_text = loaded.checkpoint.tokenizer is not None
     tokens = []
     given = _prompt(prompt, ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -10,11 +11,19 @@ ModelArgument = Annotated[
     Optional[str],  # noqa: UP045 - typer reads the annotation at run time on every Python it supports
     typer.Argument(help="A pack, a checkpoint (folder or file), or a Hub id; default: the pocket model."),
 ]
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--model", help="A pack, a checkpoint (folder or file), or a Hub id; default: the pocket model."),
+]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads; default: one a performance core.")]  # noqa: UP045
 Resident = Annotated[bool, typer.Option("--resident", help="Copy the weights to memory that is never reclaimed.")]
 Memory = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="All that this process may take, as in 8GiB; experts beyond it are read as needed."),
+]
+Adapter = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A LoRA adapter's folder, as peft writes it, that changes the model's answers."),
 ]
 Context = Annotated[Optional[int], typer.Option(help="Tokens of prompt and answer; default: the model's.")]  # noqa: UP045
 Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]

@@ -31,6 +31,26 @@ def bytes_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def tokens_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for tokens done of tokens in all, with tokens/s and time left; gone when the work is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    title_column, rate_column = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
+    columns = (title_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
+    console = Console(stderr=True)
+    began = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=None, rate="")
+
+        def update(done: int, total: int) -> None:
+            rate = f"{done / max(time.monotonic() - began, 1e-9):,.0f} tokens/s"
+            progress.update(task, completed=done, total=total, rate=rate)
+
+        yield update
+
+
+@contextmanager
 def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for steps done of steps in all, with what is at work."""
     from rich.console import Console

@@ -24,6 +24,14 @@ def main(
     context: options.Context = None,
     resident: options.Resident = False,
     memory: options.Memory = None,
+    adapter: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A LoRA adapter's folder, or NAME=FOLDER; asked for as MODEL:NAME; repeatable."),
+    ] = None,
+    adapter_folder: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Where clients may load adapters from while the server runs; default: nowhere."),
+    ] = None,
     drain_timeout: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(help="Seconds that running answers may go on for after SIGTERM; default: 60."),
@@ -41,6 +49,7 @@ def main(
     allow_no_keys: Annotated[
         bool, typer.Option("--allow-no-keys", help="Answer anybody, beyond this machine too, while there are no keys.")
     ] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Show the chat page at the same address.")] = False,
 ) -> None:
     """Serve models over HTTP: /v1 as Mistral and OpenAI have it, and TGI's routes.
 
@@ -50,10 +59,16 @@ def main(
     from octuor.errors import BackendError
 
     try:
-        from octuor.server.run import serve
+        from octuor.server.run import Front, serve
         from octuor.server.settings import Config, ModelSettings, read_config
     except ModuleNotFoundError as error:
         raise BackendError(f'serve: expected {error.name}, found none; pip install "octuor[serve]"') from error
+
+    front: Front | None = None
+    if ui:
+        from octuor.ui.run import own_page
+
+        front = own_page
 
     settings = Config() if config is None else read_config(config)
     given: dict[str, Any] = {
@@ -68,10 +83,12 @@ def main(
         "log_level": log_level,
         "otel": otel or None,
         "allow_no_keys": allow_no_keys or None,
+        "adapter_folder": adapter_folder,
     }
     server = replace(settings.server, **{key: value for key, value in given.items() if value is not None})
     models = settings.models if model is None else (ModelSettings(path=model),)
     about: dict[str, Any] = {"name": name, "context": context, "resident": resident or None, "memory": memory}
+    about["adapters"] = dict(map(_named, adapter)) if adapter else None
     first = replace(models[0], **{key: value for key, value in about.items() if value is not None})
 
     def ready(address: str) -> None:
@@ -85,5 +102,12 @@ def main(
             on_load=bar.loading,
             on_ready=ready,
             warn=lambda line: print(f"octuor: {line}", file=sys.stderr),
+            front=front,
         )
     sys.exit(status)
+
+
+def _named(adapter: str) -> tuple[str, str]:
+    """NAME=FOLDER, or a folder under its own name."""
+    name, is_named, path = adapter.partition("=")
+    return (name, path) if is_named else (Path(adapter).resolve().name, adapter)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from octuor.api import Model
 from octuor.engine.request import Finish, Matcher, Request, Step, TokenInfo
 from octuor.engine.sequence import Sequence
+from octuor.routing.values import TokenRoutes
 from octuor.sampling import make_sampler
 from octuor.stopping import StopMatcher
 from octuor.tokenizer import Detokenizer
@@ -44,8 +45,12 @@ class Answer:
         if self._matcher is not None:
             self._mask = executor.submit(self._matcher.mask)
 
-    def choose(self, logits: NDArray[np.float32], sequence: Sequence) -> Step:
-        """The next token of a sequence, which it is added to. logits: [V] float32 of its last token."""
+    def choose(self, logits: NDArray[np.float32], sequence: Sequence, routes: TokenRoutes | None = None) -> Step:
+        """The next token of a sequence, which it is added to.
+
+        logits  [V] float32 of its last token
+        routes  of that token, to be told with the next
+        """
         sample = self._sampler(logits, sequence.answer, sequence.prompt, allowed=self._permitted())
         sequence.extend(sample.id)
         finish, text = None, ""
@@ -62,7 +67,7 @@ class Answer:
             finish = Finish("length")
         if finish is not None and self._detokenizer is not None:
             text += self._stops.feed(self._detokenizer.flush()) + self._stops.flush()
-        return Step(self.choice, TokenInfo(sample.id, sample.logprob, sample.top), text, finish)
+        return Step(self.choice, TokenInfo(sample.id, sample.logprob, sample.top), text, finish, routes)
 
     def _permitted(self) -> BoolArray | None:
         if self._matcher is None:

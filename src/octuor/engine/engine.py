@@ -20,13 +20,14 @@ from octuor.engine.answer import Answer
 from octuor.engine.job import Deliver, EngineJob
 from octuor.engine.pace import Pace
 from octuor.engine.request import Event, Failed, Finish, Pooled, Prefilled, Request, Step
-from octuor.engine.room import cache_room
+from octuor.engine.room import cache_room, token_bytes
 from octuor.engine.runner import Result, Runner
 from octuor.engine.scheduler import Scheduler, Work
 from octuor.engine.sequence import Sequence
 from octuor.errors import EngineError, OctuorError, OverloadError, RequestError
 from octuor.experts.store import StoreStats
 from octuor.generate import check_ids
+from octuor.routing.trace import check_has_router
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class EngineStats:
     pages_held   of running requests
     pages_used   of theirs and of remembered beginnings
     pages_known  of beginnings, whoever else holds them
+    page_bytes   of keys and values in a page
     store        of experts, under a limit of memory
     """
 
@@ -83,6 +85,7 @@ class EngineStats:
     forward_s: float
     choose_s: float
     overhead_s: float
+    page_bytes: int = 0
     store: StoreStats | None = None
 
 
@@ -167,8 +170,9 @@ class Engine:
         limit = n_room if request.params.max_tokens is None else min(n_room, request.params.max_tokens)
         is_reader = request.pooled or request.prompt_logprobs is not None
         stem = Sequence(
-            request.tenant, list(request.prompt.ids), request.prompt.spoken, n_choices=request.n, is_reader=is_reader
-        )
+            request.tenant, list(request.prompt.ids), request.prompt.spoken,
+            n_choices=request.n, is_reader=is_reader, is_recorded=request.routes,
+        )  # fmt: skip
         job.answers[stem] = Answer(self.model, request, 0, limit)
         with self._changed:
             if self._is_draining:
@@ -177,6 +181,9 @@ class Engine:
                 raise OverloadError(
                     f"the queue is full: expected at most {self.settings.max_queue} requests waiting; try again later"
                 )
+            name = self.model.adapter if request.adapter is None else request.adapter
+            if name is not None:
+                stem.adapter = job.adapter = self.model.adapters.acquire(name)
             self._n_open += 1
             self._arrived.append(job)
             self._changed.notify_all()
@@ -203,6 +210,7 @@ class Engine:
             forward_s=self._forward_s,
             choose_s=self._choose_s,
             overhead_s=self._overhead_s,
+            page_bytes=cache.page_size * token_bytes(self.model, self.settings.cache_dtype),
             store=None if self.model.store is None else self.model.store.stats(),
         )
 
@@ -221,6 +229,8 @@ class Engine:
             )
         if not 1 <= request.n <= self.settings.max_batch:
             raise RequestError(f"n: expected 1 to {self.settings.max_batch} choices, found {request.n}")
+        if request.routes:
+            check_has_router(self.model.config)
         if params.stop and self.model.checkpoint.tokenizer is None:
             raise RequestError("stop: expected a model with a tokenizer, found none; use stop_ids")
         if self.model.page_in is not None:
@@ -305,14 +315,16 @@ class Engine:
         job = self._owner[sequence]
         if job.is_cancelled:
             return
-        if sequence.is_reader and not job.is_prefilled:
+        is_prompt, routes = not job.is_prefilled, result.routes
+        if is_prompt:
             job.read(part, result)
         if not part.is_last:
             return
         speakers = [sequence]
-        if not job.is_prefilled:
+        if is_prompt:
             job.is_prefilled = True
-            job.tell(Prefilled(job.cached_tokens, tuple(job.prompt)))
+            job.tell(Prefilled(job.cached_tokens, tuple(job.prompt), job.routes))
+            routes = None
             if job.request.pooled:
                 self._end(sequence, Pooled(job.mean()))
                 return
@@ -323,7 +335,7 @@ class Engine:
         for speaker in speakers:
             answer = job.answers[speaker]
             if answer.limit:
-                step = answer.choose(result.logits[-1], speaker)
+                step = answer.choose(result.logits[-1], speaker, routes)
                 job.completion_tokens += 1
                 self._n_completion += 1
             else:
@@ -343,6 +355,8 @@ class Engine:
         del job.answers[sequence]
         if not job.answers:
             job.finished_at = time.perf_counter()
+            if job.adapter is not None:
+                self.model.adapters.release(job.adapter)
             with self._changed:
                 self._n_open -= 1
         if last is not None:

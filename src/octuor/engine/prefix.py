@@ -1,8 +1,8 @@
 """Which pages of the cache hold the beginning of what: so that a prompt's known beginning is not computed again.
 
-A page is known by its tokens, by how each was computed, and by the page before it: a tree, whose root is the empty
-beginning. Only full pages are kept. They are held beyond the sequences that made them and let go, those unused for
-longest first, when room is wanted. Knows page numbers and token ids; no arrays, no requests.
+A page is known by its tokens, by how each was computed and with which adapter, and by the page before it: a tree,
+whose root is the empty beginning. Only full pages are kept. They are held beyond the sequences that made them and let
+go, those unused for longest first, when room is wanted. Knows page numbers and token ids; no arrays, no requests.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from octuor.cache import KVCache
 ROOT = 0
 
 
-def page_key(ids: Sequence[int], alone: bytes | bytearray) -> bytes:
-    """What a page's tokens are and which were computed alone (sequence.py)."""
-    return array("i", ids).tobytes() + bytes(alone)
+def page_key(ids: Sequence[int], alone: bytes | bytearray, adapter: int = 0) -> bytes:
+    """What a page's tokens are, which were computed alone (sequence.py), and with which adapter's changes."""
+    return array("i", (*ids, adapter)).tobytes() + bytes(alone)
 
 
 class PrefixIndex:

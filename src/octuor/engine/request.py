@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from octuor.errors import OctuorError
+from octuor.routing.values import TokenRoutes
 from octuor.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Request:
     grammar          what answers must match; None: anything
     prompt_logprobs  None, or how many alternatives to tell with each prompt token's log-probability
     pooled           True: no answer, but the mean of the last hidden states, of length 1
+    routes           True: tell which experts play each token, in Prefilled and in each Step; mixtures only
+    adapter          the name of one of the model's; None: the model's own choice
     is_chat          True: an answer in a chat, whose first piece carries a blank that is not part of it
     name             the request id, for logs
     """
@@ -71,6 +74,8 @@ class Request:
     grammar: Grammar | None = None
     prompt_logprobs: int | None = None
     pooled: bool = False
+    routes: bool = False
+    adapter: str | None = None
     is_chat: bool = False
     name: str = ""
 
@@ -106,10 +111,12 @@ class Prefilled:
 
     cached_tokens  of the prompt, whose keys and values lay in the cache already
     prompt         one TokenInfo a prompt token where prompt_logprobs asked for it, else ()
+    routes         of the prompt's tokens after the cached ones, where they were asked for
     """
 
     cached_tokens: int
     prompt: tuple[TokenInfo, ...] = ()
+    routes: TokenRoutes | None = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +127,17 @@ class Step:
     text    what it adds to the answer: "" while a character or a stop string may still be completed, more than the
             token's own where it is certain now. Never a part of a stop string
     finish  set on the last Step of the choice
+    routes  of the token before this one (its pass foretold this one), where they were asked for. None in a choice's
+            first Step: there it is the prompt's last token, whose routes Prefilled has. So Prefilled's and all Steps'
+            joined are those of the prompt, but for cached tokens, and of the answer, but for its last token, which
+            is never computed
     """
 
     choice: int
     token: TokenInfo | None
     text: str = ""
     finish: Finish | None = None
+    routes: TokenRoutes | None = None
 
 
 @dataclass(frozen=True)

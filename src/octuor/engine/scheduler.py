@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from octuor.batch import cut
 from octuor.cache import KVCache
 from octuor.engine.prefix import ROOT, PrefixIndex
 from octuor.engine.queue import FairQueue
-from octuor.engine.sequence import Sequence, cut
+from octuor.engine.sequence import Sequence
 
 
 @dataclass(frozen=True)

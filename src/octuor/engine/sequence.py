@@ -3,51 +3,21 @@
 How a token is computed decides its last bits. Tokens that follow each other in a prompt run *together*, two or more
 in one pass over the keys; generated ones run *alone*. The kernels promise that the numbers depend on nothing else: not
 on where a prompt is cut, nor on neighbours (docs/architecture.md). So a token is always computed the way it was the
-first time, also after a pause or in the next turn of a chat, and an answer is the same, bit by bit, whatever the cache
-holds.
+first time (`batch.alone_in_prompt`, `batch.cut`), also after a pause or in the next turn of a chat, and an answer is
+the same, bit by bit, whatever the cache holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import TYPE_CHECKING
 
+from octuor.batch import alone_in_prompt
 from octuor.cache import SequenceCache
 from octuor.engine.prefix import ROOT, page_key
 
-
-def alone_in_prompt(n: int, spoken: Items[range]) -> bytearray:
-    """For each of n prompt tokens, 1 if it is computed alone: what the model said itself, and any single token."""
-    alone = bytearray(n)
-    for part in spoken:
-        alone[part.start : part.stop] = b"\1" * len(part)
-    for i in range(n):
-        if not alone[i] and (i == 0 or alone[i - 1]) and (i + 1 == n or alone[i + 1]):
-            alone[i] = 1
-    return alone
-
-
-def cut(alone: bytes | bytearray, start: int, limit: int) -> list[range]:
-    """Up to `limit` tokens from `start` on, as the runs of one pass: single ones, and parts of at least two.
-
-    A part never leaves one token of its run behind.
-    """
-    runs: list[range] = []
-    at, left = start, limit
-    while at < len(alone) and left > 0:
-        if alone[at]:
-            runs.append(range(at, at + 1))
-            at, left = at + 1, left - 1
-            continue
-        end = alone.find(1, at)
-        end = len(alone) if end < 0 else end
-        n = min(end - at, left)
-        if end - at - n == 1:
-            n -= 1
-        if n < 2:
-            break
-        runs.append(range(at, at + n))
-        at, left = at + n, left - n
-    return runs
+if TYPE_CHECKING:
+    from octuor.adapters import LoadedAdapter
 
 
 class Sequence:
@@ -60,12 +30,23 @@ class Sequence:
     alone       how each of ids is computed
     cache       what is computed of ids; None while it waits
     n_choices   choices that still begin with this prompt: they fork from this one once it is computed
+    adapter     whose changes its tokens are computed with
     is_reader   every prompt token's own result is wanted, so none may be taken from earlier requests
+    is_recorded routes are wanted: of every prompt token that is computed, then of each chosen token
+    n_recorded  of the prompt, cached ones included, once it has run; a pause must leave no gap behind them
     node        of the last full page that the prefix index knows, its n_indexed-th
     """
 
     def __init__(
-        self, tenant: str, prompt: list[int], spoken: Items[range], *, n_choices: int = 1, is_reader: bool = False
+        self,
+        tenant: str,
+        prompt: list[int],
+        spoken: Items[range],
+        *,
+        n_choices: int = 1,
+        adapter: LoadedAdapter | None = None,
+        is_reader: bool = False,
+        is_recorded: bool = False,
     ) -> None:
         self.tenant = tenant
         self.prompt = prompt
@@ -74,7 +55,10 @@ class Sequence:
         self.alone = alone_in_prompt(len(prompt), spoken)
         self.cache: SequenceCache | None = None
         self.n_choices = n_choices
+        self.adapter = adapter
         self.is_reader = is_reader
+        self.is_recorded = is_recorded
+        self.n_recorded: int | None = None
         self.node = ROOT
         self.n_indexed = 0
         self._page_keys: list[bytes] = []
@@ -104,12 +88,15 @@ class Sequence:
         """The prefix index's keys of its first n full pages."""
         for page in range(len(self._page_keys), n):
             part = slice(page * page_size, (page + 1) * page_size)
-            self._page_keys.append(page_key(self.ids[part], self.alone[part]))
+            owner = 0 if self.adapter is None else self.adapter.serial
+            self._page_keys.append(page_key(self.ids[part], self.alone[part], owner))
         return self._page_keys[:n]
 
     def reusable(self, n_matched: int, page_size: int) -> int:
         """How many of n_matched known pages can be taken over: a token is left, and no single one of a run."""
         n = min(n_matched, (len(self.ids) - 1) // page_size)
+        if self.n_recorded is not None and not self.answer:
+            n = min(n, self.n_recorded // page_size)
         at = n * page_size
         is_last = at + 1 == len(self.ids) or (at < len(self.alone) and bool(self.alone[at + 1]))
         if n and not self.alone[at] and not self.alone[at - 1] and is_last:
@@ -118,7 +105,7 @@ class Sequence:
 
     def fork(self, cache: SequenceCache) -> Sequence:
         """Another choice of the same prompt, which is computed in `cache`."""
-        other = Sequence(self.tenant, self.prompt, ())
+        other = Sequence(self.tenant, self.prompt, (), adapter=self.adapter, is_recorded=self.is_recorded)
         other.alone = self.alone[: len(self.prompt)]
         other.cache, other.node, other.n_indexed = cache, self.node, self.n_indexed
         return other

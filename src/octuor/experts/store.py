@@ -294,6 +294,12 @@ class Store:
                 self._hits, self._misses, self._in_flight, self._read_bytes, self._wait_s, held, self._held, self._limit
             )
 
+    def residency(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """[L, E] bool: the expert is in memory; [L, E] int64: the bytes that it takes there."""
+        with self._changed:
+            ready = [[slot.is_ready for slot in row] for row in self._slots]
+        return np.array(ready), np.array([[slot.room for slot in row] for row in self._slots], np.int64)
+
     def is_held(self, layer: int, number: int) -> bool:
         """Whether a pass has the expert pinned and ready."""
         slot = self._slots[layer][number]

@@ -19,7 +19,7 @@ from octuor.weights import Expert, Leaf, Weight
 Array = Any  # numpy.ndarray or torch.Tensor
 
 
-class Routing(NamedTuple):
+class LayerRouting(NamedTuple):
     """Which experts play each token, and how loud."""
 
     experts: Array  # [T, A] int, best first; ties go to the lower index
@@ -58,8 +58,8 @@ class Ops(Protocol):
         itself; without one, what this call holds of it. A window limits that to the last `window`.
         """
 
-    def route(self, x: Array, router: Leaf | None, n_chosen: int) -> Routing:
+    def route(self, x: Array, router: Leaf | None, n_chosen: int) -> LayerRouting:
         """Choose n_chosen experts for each row of x [T, D]; router None: expert 0 with weight 1."""
 
-    def moe(self, x: Array, routing: Routing, experts: Sequence[Expert]) -> Array:
+    def moe(self, x: Array, routing: LayerRouting, experts: Sequence[Expert]) -> Array:
         """Sum over each token's experts of weight * down(silu(gate x) * up x): [T, D]."""

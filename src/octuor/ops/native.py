@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from octuor.batch import Batch
 from octuor.errors import BackendError, FormatError, ShapeError
 from octuor.machine import Machine, read_machine
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.decoded import decoded
 from octuor.ops.layouts import layout, native_name
 from octuor.quant import Format
 from octuor.quant.base import Storage, relative_importance
+from octuor.quant.plain import from_bf16
 from octuor.weights import Expert, StreamedExperts, Weight
 
 try:
@@ -139,12 +140,12 @@ class NativeOps:
         self._context.attention(q, k, v, batch.positions, batch.starts, window, keys, values, table, out)
         return out
 
-    def route(self, x: F32Array, router: _native.Matrix | None, n_chosen: int) -> Routing:
+    def route(self, x: F32Array, router: _native.Matrix | None, n_chosen: int) -> LayerRouting:
         n_tokens = x.shape[0]
         if router is None:
             ones = np.ones((n_tokens, 1), dtype=np.float32)
-            return Routing(np.zeros((n_tokens, 1), dtype=np.int32), ones, np.zeros_like(ones))
-        routing = Routing(
+            return LayerRouting(np.zeros((n_tokens, 1), dtype=np.int32), ones, np.zeros_like(ones))
+        routing = LayerRouting(
             np.empty((n_tokens, n_chosen), dtype=np.int32),
             np.empty((n_tokens, n_chosen), dtype=np.float32),
             np.empty((n_tokens, router.shape[0]), dtype=np.float32),
@@ -152,7 +153,7 @@ class NativeOps:
         self._context.route(x, router, *routing)
         return routing
 
-    def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
+    def moe(self, x: F32Array, routing: LayerRouting, experts: Sequence[Expert]) -> F32Array:
         """As in Ops; experts[e] is asked for only where a token has chosen e."""
         out = np.empty(x.shape, dtype=np.float32)
         if isinstance(experts, StreamedExperts):
@@ -161,7 +162,7 @@ class NativeOps:
             self._context.moe(x, routing.experts, routing.weights, experts, out)
         return out
 
-    def _moe_streamed(self, x: F32Array, routing: Routing, experts: StreamedExperts, out: F32Array) -> None:
+    def _moe_streamed(self, x: F32Array, routing: LayerRouting, experts: StreamedExperts, out: F32Array) -> None:
         """Experts as they come into memory, each one's results kept apart and added in the order of their numbers."""
         n_used = len(np.unique(routing.experts))
         partial: F32Array | None = None
@@ -175,6 +176,16 @@ class NativeOps:
                 self._context.moe_part(x, routing.experts, experts, held, partial)
         if partial is not None:
             self._context.moe_sum(routing.experts, routing.weights, partial, out)
+
+    def low_rank(self, x: F32Array, change: _native.LowRank, slots: NDArray[np.int32], out: F32Array) -> None:
+        """Add to out [T, out] what the change in each token's slot makes of x [T, in]; none where that is negative."""
+        self._context.low_rank(x, change, slots, out)
+
+    def swiglu(self, gate: F32Array, up: F32Array) -> F32Array:
+        """silu(gate) * up, [T, F]."""
+        out = np.empty(gate.shape, dtype=np.float32)
+        self._context.swiglu(gate, up, out)
+        return out
 
     def dequantize(self, weight: Weight) -> F32Array:
         """The values of a matrix [out, in], on all threads; to the last bit what weight.to_f32() gives."""
@@ -199,6 +210,9 @@ class NativeOps:
         """
         if not row.is_tiled:
             return row.quantize(x)
+        if row.is_by_rows:
+            wide = from_bf16(x) if x.dtype == np.uint16 else np.asarray(x, dtype=np.float32)
+            return row.quantize(wide, importance, thorough=thorough)
         relative = None if importance is None else relative_importance(importance, x.shape[1])
         out = np.empty(row.storage_shape(x.shape), dtype=row.dtype)
         source = {"f": "f32", "e": "f16", "H": "bf16"}.get(x.dtype.char, x.dtype.name)
@@ -235,6 +249,8 @@ class NativeOps:
 def _matrix(weight: Weight) -> _native.Matrix:
     """A weight that runs in place, where it lies."""
     data, name = weight.data, weight.format.name
+    if isinstance(weight.format, Format) and weight.format.is_by_rows and data.ndim == 3:
+        data = data.reshape(data.shape[0], -1)
     if data.flags.c_contiguous and data.ndim <= 3 and not weight.parts:
         return _native.Matrix(data, weight.shape, name)
     if native_name(weight.format) is None:

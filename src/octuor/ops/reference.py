@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.batch import Batch
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.weights import Expert, Weight
 
 F32Array = NDArray[np.float32]
@@ -88,15 +88,15 @@ class ReferenceOps:
         page_size = batch.cache.page_size
         return pool[batch.table[b, at // page_size], :, at % page_size].astype(np.float32)
 
-    def route(self, x: F32Array, router: Weight | None, n_chosen: int) -> Routing:
+    def route(self, x: F32Array, router: Weight | None, n_chosen: int) -> LayerRouting:
         if router is None:
             ones = np.ones((len(x), 1), dtype=np.float32)
-            return Routing(np.zeros((len(x), 1), dtype=np.int32), ones, np.zeros_like(ones))
+            return LayerRouting(np.zeros((len(x), 1), dtype=np.int32), ones, np.zeros_like(ones))
         logits = self.linear(x, router)
         chosen = np.argsort(-logits, axis=-1, kind="stable")[:, :n_chosen].astype(np.int32)
-        return Routing(chosen, softmax(np.take_along_axis(logits, chosen, axis=-1)), logits)
+        return LayerRouting(chosen, softmax(np.take_along_axis(logits, chosen, axis=-1)), logits)
 
-    def moe(self, x: F32Array, routing: Routing, experts: Sequence[Expert]) -> F32Array:
+    def moe(self, x: F32Array, routing: LayerRouting, experts: Sequence[Expert]) -> F32Array:
         out = np.zeros_like(x)
         for e, expert in enumerate(experts):
             tokens, rank = np.nonzero(routing.experts == e)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from octuor.batch import Batch
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.torch_leaves import Adapted, FrozenMatrix, product
 from octuor.weights import Expert, Leaf, Weight
 
@@ -81,15 +81,17 @@ class TorchOps:
             parts.append(_attend(*rows, mask=mask)[0].transpose(0, 1))
         return torch.cat(parts)
 
-    def route(self, x: Tensor, router: Tensor | Adapted | None, n_chosen: int) -> Routing:
+    def route(self, x: Tensor, router: Tensor | Adapted | None, n_chosen: int) -> LayerRouting:
         if router is None:
             ones = torch.ones(len(x), 1, device=x.device)
-            return Routing(torch.zeros(len(x), 1, dtype=torch.int64, device=x.device), ones, torch.zeros_like(ones))
+            return LayerRouting(
+                torch.zeros(len(x), 1, dtype=torch.int64, device=x.device), ones, torch.zeros_like(ones)
+            )
         logits = product(x.float(), router.float() if isinstance(router, Tensor) else router)
         ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)  # topk leaves ties open
-        return Routing(index[:, :n_chosen], torch.softmax(ordered[:, :n_chosen], dim=-1), logits)
+        return LayerRouting(index[:, :n_chosen], torch.softmax(ordered[:, :n_chosen], dim=-1), logits)
 
-    def moe(self, x: Tensor, routing: Routing, experts: Sequence[Expert]) -> Tensor:
+    def moe(self, x: Tensor, routing: LayerRouting, experts: Sequence[Expert]) -> Tensor:
         n_chosen = routing.experts.shape[1]
         by_expert = torch.argsort(routing.experts.reshape(-1), stable=True)  # [T * A], tokens grouped by expert
         counts = torch.bincount(routing.experts.reshape(-1), minlength=len(experts)).tolist()

@@ -107,6 +107,15 @@ class Format:
         return self.tile_bytes > 0
 
     @property
+    def is_by_rows(self) -> bool:
+        """Whether each row is a line of blocks by itself, as other programs have them, instead of a part of tiles."""
+        return self.is_tiled and self.tile_rows == 1
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a weight of this shape can be stored: only matrices have tiles, and rows of blocks no padding."""
+        return not self.is_tiled or (len(shape) == 2 and not (self.is_by_rows and shape[1] % self.tile_inputs))
+
+    @property
     def row_multiple(self) -> int:
         """Rows that lie together."""
         return self.tile_rows

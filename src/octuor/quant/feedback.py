@@ -49,7 +49,7 @@ def quantize_with_feedback(
     shapes do not fit.
     """
     out, inputs = x.shape
-    if not row.is_tiled:
+    if not row.is_tiled or row.is_by_rows:
         raise FormatError(f"error feedback: expected a tiled format, found {row.name}")
     if not (finite := np.isfinite(x).all(axis=1)).all():
         raise FormatError(

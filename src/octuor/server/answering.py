@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends
@@ -37,6 +37,7 @@ class Caller:
         """The model of that name, or the default one, noted in the record. Raises ApiError 404 and 503."""
         served = self.serving.find(name)
         self.record.model, self.record.asked = served.name, served.name if name is None else name
+        self.record.adapter = None if name is None else self.serving.models().adapter(name)
         return served
 
 
@@ -59,7 +60,8 @@ async def answering(caller: Caller, served: Served, requests: Sequence[Request])
     n_prompt = sum(len(request.prompt.ids) for request in requests)
     admission = caller.serving.admit(caller.key, served, n_prompt)
     try:
-        listening = Listening(served.engine, requests)
+        own = [replace(request, adapter=record.adapter) for request in requests]
+        listening = Listening(served.engine, own)
     except BaseException:
         if admission is not None:
             admission.withdraw()

@@ -27,6 +27,9 @@ def load_registry(
     Raises what octuor.load does, and ConfigError where names clash.
     """
     models = [_load(settings, config, on_load) for settings in config.models]
+    for settings, model in zip(config.models, models, strict=True):
+        for name, path in settings.adapters.items():
+            model.adapters.load(path, name)
     names = [_name(settings, model) for settings, model in zip(config.models, models, strict=True)]
     for place, name in enumerate(names):
         if name in names[:place]:

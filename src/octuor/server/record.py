@@ -28,6 +28,7 @@ class RequestRecord:
     key            name of the API key; "" without keys
     model          the loaded model's own name; "" where none was meant
     asked          the name that the client used for it
+    adapter        the one of the model's that it asks for; None: the model's own choice
     is_stream      the answer is an event stream
     jobs           what the engine was asked for
     finished       why each choice ended
@@ -48,6 +49,7 @@ class RequestRecord:
     key: str = ""
     model: str = ""
     asked: str = ""
+    adapter: str | None = None
     is_stream: bool = False
     jobs: list[Job] = field(default_factory=list)
     finished: list[FinishReason] = field(default_factory=list)

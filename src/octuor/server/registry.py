@@ -157,16 +157,36 @@ class Registry:
         """The model of that name; ApiError 404 where there is none."""
         served = self._by_name.get(name)
         if served is None:
-            raise model_not_found(name, [served.name for served in self.models])
+            served, _ = self._adapted(name)
+        if served is None:
+            raise model_not_found(name, [name for name, _ in self.own()])
         return served
+
+    def adapter(self, name: str) -> str | None:
+        """The adapter that a name asks for beside a model: "mixtral:legal", or "legal" alone."""
+        return None if name in self._by_name else self._adapted(name)[1]
+
+    def _adapted(self, name: str) -> tuple[Served | None, str | None]:
+        base, _, adapter = name.rpartition(":")
+        for served in self.models:
+            if adapter in served.model.adapters.names and (not base or self._by_name.get(base) is served):
+                return served, adapter
+        return None, None
+
+    def own(self) -> list[tuple[str, Served]]:
+        """The models' own names, each followed by those of its adapters."""
+        return [
+            (name, served)
+            for served in self.models
+            for name in (served.name, *(f"{served.name}:{adapter}" for adapter in served.model.adapters.names))
+        ]
 
     def aliases(self, served: Served) -> tuple[str, ...]:
         """The other names of a model."""
         return self._aliases[served.name]
 
     def listed(self) -> list[tuple[str, Served]]:
-        """Names worth listing: the models' own, then the platform's and the configured ones."""
+        """Names worth listing: the models' own and their adapters', then the platform's and the configured ones."""
         hidden = {*CLIENT_NAMES, *HUB_IDS}
-        own = [(served.name, served) for served in self.models]
         others = [(name, found) for name, found in self._by_name.items() if name != found.name and name not in hidden]
-        return own + others
+        return self.own() + others

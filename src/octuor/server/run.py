@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from starlette.middleware import Middleware
 
 from octuor.accounts import Accounts, open_accounts
 from octuor.checkpoint.memory import OnLoad
@@ -16,6 +18,7 @@ from octuor.server.settings import Config, ServerSettings
 from octuor.server.sockets import is_loopback
 
 Say = Callable[[str], None]
+Front = Callable[[Serving], Sequence[Middleware]]
 
 # Seconds after which a thread that computes in Python lets others go on. The engine asks for the interpreter after each
 # of some hundred kernels a step: beside a thread that parses a large body, a step of the pocket model takes 29 ms with
@@ -23,7 +26,9 @@ Say = Callable[[str], None]
 SWITCH_S = 1e-4
 
 
-def serve(config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn: Say) -> int:
+def serve(
+    config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn: Say, front: Front | None = None
+) -> int:
     """Serve until a signal ends it; the exit status.
 
     The address answers at once, with 503 while models load.
@@ -31,6 +36,7 @@ def serve(config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn:
     on_load   as in octuor.load
     on_ready  called with the address once requests are answered
     warn      called with a line where strangers may ask without a key
+    front     makes layers before all others, as create_app's
 
     Raises what loading does, ConfigError where an address cannot be had, or must not be without keys.
     """
@@ -43,7 +49,8 @@ def serve(config: Config, *, on_load: OnLoad | None = None, on_ready: Say, warn:
         def prepare() -> None:
             serving.registry = load_registry(config, on_load, serving.metrics.steps)
 
-        return run_server(create_app(serving), serving, config.server, prepare, on_ready)
+        app = create_app(serving, front=front(serving) if front else ())
+        return run_server(app, serving, config.server, prepare, on_ready)
     finally:
         accounts.close()
 

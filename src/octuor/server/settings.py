@@ -35,6 +35,7 @@ class ServerSettings:
     ping_s          seconds of silence in a stream before a keep-alive comment
     limits          on connections and requests
     cors_origins    pages that may read answers beside those of this machine; "*": all
+    adapter_folder  where adapters may be loaded from while the server runs; None: nowhere
     drain_timeout_s after a signal to stop, running answers may go on for this long
     log_format      "json", "text", or "auto": text on a terminal
     log_level       "debug", "info", "warning", "error"
@@ -52,6 +53,7 @@ class ServerSettings:
     ping_s: float = 10.0
     limits: Limits = field(default_factory=Limits)
     cors_origins: tuple[str, ...] = ()
+    adapter_folder: str | None = None
     drain_timeout_s: float = 60.0
     log_format: Literal["json", "text", "auto"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -80,6 +82,7 @@ class ModelSettings:
     cache_tokens  positions of keys and values for all requests; None: what memory allows
     cache_dtype   of keys and values
     temperature   of chats that name none
+    adapters      names of LoRA adapters and their folders; they answer to "model:adapter"
     """
 
     path: str | None = None
@@ -91,6 +94,7 @@ class ModelSettings:
     cache_tokens: int | None = None
     cache_dtype: Literal["f16", "f32"] = "f16"
     temperature: float = 0.7
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 2:

@@ -18,7 +18,7 @@ import torch
 from octuor import model
 from octuor.batch import whole
 from octuor.errors import ConfigError
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.torch import TorchOps
 from octuor.tokenizer import Tokenizer
 from octuor.train.data import TokenStream, load_sources
@@ -114,7 +114,7 @@ def train_step(recipe: Recipe, state: TrainState, ops: TorchOps, stream: TokenSt
     balance: list[torch.Tensor] = []
     least_load: list[float] = []
 
-    def watch(_: int, routing: Routing) -> None:
+    def watch(_: int, routing: LayerRouting) -> None:
         if recipe.model.is_dense:
             return
         balance.append(balance_loss(routing))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 
 SOFTMAX_ROWS = 32  # rows of float32 probabilities at a time: 4 MB at V = 32,000, so they stay in the cache
 
@@ -71,7 +71,7 @@ def next_token_loss(hidden: Tensor, head: Tensor, targets: Tensor, learned: Tens
     return loss
 
 
-def balance_loss(routing: Routing) -> Tensor:
+def balance_loss(routing: LayerRouting) -> Tensor:
     """How unevenly experts are loaded: 1 when even, up to E when one has it all.
 
     Source: Fedus et al. 2021, Switch Transformers, arXiv:2101.03961, eq. 4, over the A chosen experts.

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from octuor import model
 from octuor.batch import Batch, whole
 from octuor.config import ModelConfig
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.torch import TorchOps
 from octuor.train.loss import balance_loss
 from octuor.tune.encode import Piece
@@ -74,7 +74,7 @@ def hidden_states(
         ) -> tuple[Tensor, ...]:
             found: list[Tensor] = []
 
-            def watch(_: int, routing: Routing) -> None:
+            def watch(_: int, routing: LayerRouting) -> None:
                 if is_balanced:
                     found.append(balance_loss(routing))
 

@@ -87,6 +87,13 @@ def test_nothing_goes_below_q8_to_pay_for_more_than_q8() -> None:
     assert plan.bits <= 8.5
 
 
+def test_what_is_left_over_q8_goes_to_blocks_of_32() -> None:
+    rows = {name: row | {"gguf-q8_0": row["q8"] / 2} for name, row in losses(SMALL).items()}
+    plan = choose(SMALL, rows, bits_budget(SMALL, 8.3))
+    assert {plan.formats[name].name for name in quantized(SMALL)} == {"q8", "gguf-q8_0"}
+    assert choose(SMALL, rows, bits_budget(SMALL, 9)).bits == 8.5
+
+
 def test_bits_that_are_too_few() -> None:
     with pytest.raises(RequestError, match=r"bits: expected at least 2\.\d+ .*attention in q4.*found 2;") as caught:
         bits_budget(MIXTRAL_8X7B, 2.0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from octuor.server.routes import chat, completions, embeddings, health, metrics, models, tgi, tokenize
+from octuor.server.routes import adapters, chat, completions, embeddings, health, metrics, models, tgi, tokenize
 
 ROUTERS: tuple[APIRouter, ...] = (
     models.router, chat.router, completions.router, embeddings.router, tgi.router, tokenize.router, health.router,
-    metrics.router,
+    metrics.router, adapters.router,
 )  # fmt: skip

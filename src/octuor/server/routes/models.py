@@ -34,7 +34,7 @@ async def get_model(model_id: str, serving: Annotated[Serving, Depends(serving_o
 
 def model_card(registry: Registry, name: str, served: Served) -> ModelCard:
     """A model under one of its names, with every key that some client needs."""
-    is_chat = name != EMBED_NAME
+    is_chat, adapter = name != EMBED_NAME, registry.adapter(name)
     permission: Permission = {
         "id": f"modelperm-{name}",
         "object": "model_permission",
@@ -55,13 +55,13 @@ def model_card(registry: Registry, name: str, served: Served) -> ModelCard:
         "created": served.created,
         "owned_by": "mistralai",
         "root": served.name,
-        "parent": None,
-        "type": "base",
+        "parent": None if adapter is None else served.name,
+        "type": "base" if adapter is None else "fine-tuned",
         "name": served.name,
         "description": f"{served.model.checkpoint.source.name}, served by Octuor",
         "max_context_length": served.n_context,
         "max_model_len": served.n_context,
-        "aliases": [alias for alias in (served.name, *registry.aliases(served)) if alias != name],
+        "aliases": [] if adapter else [alias for alias in (served.name, *registry.aliases(served)) if alias != name],
         "deprecation": None,
         "default_model_temperature": served.temperature,
         "capabilities": {

@@ -44,7 +44,7 @@ class ModelCard(TypedDict):
     owned_by: str
     root: str
     parent: str | None
-    type: Literal["base"]
+    type: Literal["base", "fine-tuned"]
     name: str
     description: str
     max_context_length: int

@@ -9,6 +9,7 @@ from typing import Any
 from octuor.checkpoint.base import Checkpoint
 from octuor.errors import CheckpointError
 from octuor.tokenizer import Tokenizer, open_tokenizer
+from octuor.tools.export.tokenizer_json import tokenizer_json
 
 CARRIED = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 # Conversations as tokenizer/instruct.py encodes them. In v1 files [INST] is text, in later ones a control token; a
@@ -38,6 +39,17 @@ def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     if checkpoint.source.is_dir():
         found = ((name, checkpoint.source / name) for name in ("tokenizer.json", *CARRIED))
         files |= {name: path.read_bytes() for name, path in found if path.is_file()}
+    return files
+
+
+def huggingface_tokenizer(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """All that transformers' AutoTokenizer reads, by name: what lies there, and what is missing made from the rest."""
+    files = tokenizer_files(checkpoint)
+    tokenizer = checkpoint_tokenizer(checkpoint)
+    if tokenizer is not None:
+        if "tokenizer.json" not in files:
+            files["tokenizer.json"] = tokenizer_json(files["tokenizer.model"])
+        files.setdefault("tokenizer_config.json", tokenizer_config(tokenizer))
     return files
 
 

@@ -20,8 +20,7 @@ from octuor.quant import BF16, F16, F32, Format
 from octuor.quant.base import Array
 from octuor.tokenizer.registry import tokenizer_kind
 from octuor.tools.convert import WeightStream
-from octuor.tools.export.companions import checkpoint_tokenizer, tokenizer_config, tokenizer_files
-from octuor.tools.export.tokenizer_json import tokenizer_json
+from octuor.tools.export.companions import huggingface_tokenizer
 from octuor.weights import weight_shapes
 
 FORMATS = ("bf16", "f16", "f32")
@@ -37,12 +36,7 @@ Pieces = Callable[[str], Iterable[Array]]  # canonical name -> its data, cut bet
 def export_huggingface(stream: WeightStream, out: Path, format_name: str, overwrite: bool) -> int:
     """Write a stream as a folder; returns the bytes of its weights. As registry.Target.write."""
     checkpoint, row = stream.checkpoint, _ROWS[format_name]
-    files = tokenizer_files(checkpoint)
-    tokenizer = checkpoint_tokenizer(checkpoint)
-    if tokenizer is not None:
-        if "tokenizer.json" not in files:
-            files["tokenizer.json"] = tokenizer_json(files["tokenizer.model"])
-        files.setdefault("tokenizer_config.json", tokenizer_config(tokenizer))
+    files = huggingface_tokenizer(checkpoint)
     pieces = lambda name: stream.pieces(name, row)  # noqa: E731
     return write_folder(out, checkpoint.config, row, pieces, files, overwrite=overwrite)
 

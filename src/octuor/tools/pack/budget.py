@@ -8,7 +8,7 @@ from math import prod
 
 from octuor.config import ModelConfig
 from octuor.errors import RequestError
-from octuor.quant import F32, Format, find_format
+from octuor.quant import F32, Format, find_format, find_in_packs
 from octuor.tools.memory_use import memory_use
 from octuor.tools.pack.allocate import Allocation, Choice, allocate
 from octuor.tools.pack.rounding import Errors
@@ -115,7 +115,7 @@ def choose(config: ModelConfig, losses: Mapping[str, Errors], budget: Budget) ->
     """
     shapes = quantized(config)
     names = list(shapes)
-    options = [[find_format(name) for name in losses[matrix]] for matrix in names]
+    options = [[find_in_packs(name) for name in losses[matrix]] for matrix in names]
     precise = find_format(PRECISE)
     if sum(precise.n_bytes(shape) for shape in shapes.values()) <= budget.n_bytes:
         options = [[row for row in rows if row.bits >= precise.bits] or rows for rows in options]

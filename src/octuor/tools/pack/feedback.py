@@ -15,7 +15,7 @@ import numpy as np
 
 from octuor.batch import Batch
 from octuor.checkpoint.pack import PackInParts
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps
 from octuor.quant import Format
 from octuor.quant.base import Array
@@ -123,7 +123,7 @@ class _Writer(Watch):
         """What wo is multiplied by."""
         self._into_wo.add(x, lightness(self._walk.x[rows]))
 
-    def routed(self, x: F32Array, routing: Routing) -> None:
+    def routed(self, x: F32Array, routing: LayerRouting) -> None:
         """Attention has been through the layer: its matrices are written, and all that is not quantized."""
         self._x, self._routing, self._weights = x, routing, lightness(self._walk.x)
         for part in ("wq", "wk", "wv"):
@@ -153,7 +153,7 @@ class _Writer(Watch):
 
     def _round(self, name: str, hessian: Hessian | None) -> None:
         row = self._formats[name]
-        if hessian is None or not row.is_tiled:
+        if hessian is None or not row.is_tiled or row.is_by_rows:
             importance = self._importance.get(name)
             pieces = quantized_pieces(self._walk.source, self._ops, name, row, importance, lambda _: None)
         else:

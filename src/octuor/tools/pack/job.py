@@ -31,7 +31,7 @@ from octuor.tools.pack.write import WRITTEN, write_layers
 REPORT = "report"  # key of the pack's metadata
 MEASURED, PLANNED = "measured", "planned"  # what the journal's contents belong to
 PLAN_NAMES = (PLANNED, WRITTEN, FEEDBACK)  # of the journal, where only the plan is another
-VERSION = 1  # of what a journal holds and of how it is measured
+VERSION = 2  # of what a journal holds and of how it is measured
 MEASURING, WRITING, COMPARING = "measuring", "writing", "comparing"
 STEPS = (MEASURING, WRITING, COMPARING)
 QUALITIES = ("normal", "best")

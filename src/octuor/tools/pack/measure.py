@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from octuor.batch import whole
-from octuor.ops import Routing
+from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps
-from octuor.quant import find_format
+from octuor.quant import find_in_packs
 from octuor.tools.pack.rounding import Errors, ExpertSample, attention_errors, expert_errors, lightness
 from octuor.tools.pack.walk import F32Array, Ids, Walk, Watch
 from octuor.weights import Leaf
@@ -38,7 +38,7 @@ SAMPLED_TOKENS = 128  # of an expert, to measure errors on
 PROBE_PASSAGES, PROBE_LENGTH = 4, 96  # tokens whose copies are disturbed
 PROBED_LAYERS = 8
 KINDS = ("attention", "hidden", "output")  # where a layer is disturbed: wo's output, gate's and up's, down's
-ATTENTION_FORMATS = tuple(find_format(name) for name in ("q4", "q5", "q6", "q8"))
+ATTENTION_FORMATS = tuple(find_in_packs(name) for name in ("q4", "q5", "q6", "q8", "gguf-q8_0"))
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class LayerWatch(Watch):
             change = np.square(part - exact).sum(axis=1, dtype=np.float64) * lightness(self.walk.x[first:last])
             self.attention_noise += float(change.sum() / (branch.stop - branch.start))
 
-    def routed(self, x: F32Array, routing: Routing) -> None:
+    def routed(self, x: F32Array, routing: LayerRouting) -> None:
         """Who goes where; how much each input of the experts counts on average."""
         self._x, self._routing = x, routing
         self.weights = lightness(self.walk.x)

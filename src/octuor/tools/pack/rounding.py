@@ -22,17 +22,22 @@ from numpy.typing import NDArray
 from octuor import model
 from octuor.batch import Batch
 from octuor.ops.native import NativeOps
-from octuor.quant import F32, Format, find_format
+from octuor.quant import F32, Format, find_in_packs
 from octuor.quant.base import Array
 from octuor.tools.convert import row_blocks
 from octuor.tools.pack.walk import F32Array, Source, silu
 from octuor.weights import Layer, Leaf, Weight
 
-CANDIDATES = tuple(find_format(name) for name in ("q2", "q3", "q4", "q5", "q6", "q8"))
+CANDIDATES = tuple(find_in_packs(name) for name in ("q2", "q3", "q4", "q5", "q6", "q8", "gguf-q8_0"))
 TILE_ROWS = 64  # of every candidate
 SAMPLED_TILES = 4  # rows of tiles that stand for a matrix
 
 Errors = dict[str, float]  # format -> error
+
+
+def candidates(shape: tuple[int, ...]) -> tuple[Format, ...]:
+    """The formats that a matrix of this shape may have."""
+    return tuple(row for row in CANDIDATES if row.takes(shape))
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def expert_errors(
         inputs = hidden if part == "down" else sample.x
         gain = sample.weight[:, None] if part == "down" else sample.weight[:, None] * gains[part][:, rows.index]
         found[part] = {}
-        for row in CANDIDATES:
+        for row in candidates(rows.rows.shape):
             difference = rounded(ops, rows.rows, row, importance.get(f"{at}.{part}")) - rows.rows
             change = np.square(product(ops, inputs, difference)) * gain
             found[part][row.name] = float(change.sum(dtype=np.float64) / rows.share / len(inputs))
@@ -124,7 +129,7 @@ def attention_errors(
     n: int,
     x: F32Array,
     batch: Batch,
-    candidates: Sequence[Format],
+    rows: Sequence[Format],
     importance: Mapping[str, F32Array],
 ) -> dict[str, Errors]:
     """Of wq, wk, wv and wo of layer n, by running its attention with each of them rounded.
@@ -145,7 +150,7 @@ def attention_errors(
     for part in ("wq", "wk", "wv", "wo"):
         weight = source.weight(at + part)
         found[at + part] = {}
-        for row in candidates:
+        for row in (row for row in rows if row.takes(weight.shape)):
             leaf = ops.put(rounded_weight(ops, weight, row, importance.get(at + part)))
             change = np.square(gained(replace(layer, **{part: leaf})) - exact).sum(axis=1, dtype=np.float64)
             found[at + part][row.name] = float((change * weights).mean())

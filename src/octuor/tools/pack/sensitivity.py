@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from octuor.ops.native import NativeOps
 from octuor.tools.pack.measure import KINDS, LayerMeasures, Mean
-from octuor.tools.pack.rounding import CANDIDATES, Errors, blocks, product, rounded, row_error
+from octuor.tools.pack.rounding import Errors, blocks, candidates, product, rounded, row_error
 from octuor.tools.pack.walk import F32Array, Source, log_probabilities, log_softmax
 
 CHUNK = 256  # tokens whose distributions are at work at once
@@ -89,7 +89,7 @@ def embed_losses(source: Source, ops: NativeOps, noise: float, cost: float) -> E
     """Of embed, from what noise in the tokens' embeddings cost."""
     weight = source.weight("embed")
     factor = cost / noise if noise > 0 else 0.0
-    return {row.name: factor * row_error(ops, weight, row) for row in CANDIDATES}
+    return {row.name: factor * row_error(ops, weight, row) for row in candidates(weight.shape)}
 
 
 def lm_head_importance(source: Source, ops: NativeOps, hidden: F32Array) -> F32Array:
@@ -104,13 +104,14 @@ def lm_head_losses(source: Source, ops: NativeOps, hidden: F32Array, importance:
     """Of lm_head, by rounding it: mean divergence over final hidden states [T, D]."""
     normed = ops.rms_norm(np.ascontiguousarray(hidden), source.leaf("norm"), source.config.norm_eps)
     weight = source.weight("lm_head")
-    sums = dict.fromkeys((row.name for row in CANDIDATES), 0.0)
+    rows = candidates(weight.shape)
+    sums = dict.fromkeys((row.name for row in rows), 0.0)
     for part in _chunks(normed):
         logits = {name: np.empty((len(part), weight.shape[0]), dtype=np.float32) for name in ("", *sums)}
         for start, block in blocks(weight):
             stop = start + len(block)
             logits[""][:, start:stop] = product(ops, part, block)
-            for row in CANDIDATES:
+            for row in rows:
                 logits[row.name][:, start:stop] = product(ops, part, rounded(ops, block, row, importance))
         exact = log_softmax(logits[""])
         for name in sums:

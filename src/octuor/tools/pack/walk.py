@@ -17,7 +17,7 @@ from octuor.batch import Batch, whole
 from octuor.checkpoint.base import Checkpoint, contiguous
 from octuor.checkpoint.files import drop_pages
 from octuor.errors import CheckpointError
-from octuor.ops import Ops, Routing
+from octuor.ops import LayerRouting, Ops
 from octuor.weights import Layer, Leaf, Weight
 
 F32Array = NDArray[np.float32]
@@ -60,7 +60,7 @@ class Watch:
     def attended(self, rows: slice, x: F32Array, out: F32Array) -> None:
         """x [T, H * C]: what wo is multiplied by; out [T, D]: what the residual stream is about to gain."""
 
-    def routed(self, x: F32Array, routing: Routing) -> None:
+    def routed(self, x: F32Array, routing: LayerRouting) -> None:
         """x [T, D] of all tokens, normed: what the experts are multiplied by."""
 
     def projected(self, expert: int, rows: Ids, gate: F32Array, up: F32Array) -> None:

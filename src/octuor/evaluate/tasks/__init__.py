@@ -1,0 +1,1 @@
+"""Evaluations that are ours, a module each; registry.py lists them."""

@@ -1,0 +1,1 @@
+"""Octuor inside other libraries, a package each; imported by nothing else here."""

@@ -1,0 +1,1 @@
+"""The Mixtral paper's analysis of routing, for any model and texts."""
