@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.conftest import Says
+from evaluation import Says
 from octuor.api import Model
 from octuor.errors import RequestError
 from octuor.evaluate.journal import Journal
