@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import Says, WriteRows
 from octuor.api import Model
 from octuor.evaluate.subject import Subject
 from octuor.ops.native import NativeOps
 from octuor.tokenizer import find_mistral_common_tokenizer, open_tokenizer
 from tiny_models import TINY, random_checkpoint, scripted_checkpoint
+from under_test import Says, WriteRows
 
 
 @pytest.fixture(scope="session")

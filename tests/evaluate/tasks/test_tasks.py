@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import Says, WriteRows
 from fake_openai import Asked, FakeServer, serving_thread, whole
 from octuor.errors import BackendError, RequestError
 from octuor.evaluate.likelihood import Continuation
@@ -25,6 +24,7 @@ from octuor.evaluate.tasks.multilingual import Multilingual
 from octuor.evaluate.tasks.passkey import Passkey, prompt_ids
 from octuor.evaluate.tasks.perplexity import Perplexity, windows
 from tiny_models import random_checkpoint, write_model
+from under_test import Says, WriteRows
 
 
 def test_names_are_unique_and_tasks_say_what_they_ask() -> None:
