@@ -25,7 +25,8 @@ test: $(VENV)/.octuor $(VENV)/.test
 	$(BIN)/python -m pytest
 
 test-parity: $(VENV)/.octuor $(VENV)/.test $(VENV)/.parity
-	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py tests/integrations/live_*.py
+	$(BIN)/python -m pytest tests/parity/live_*.py tests/train/live_*.py tests/tune/live_*.py tests/evaluate/live_*.py \
+	  tests/integrations/live_*.py
 
 # The programs of other people's clients against a server; each client has an environment of its own.
 CLIENTS := $(basename $(notdir $(wildcard tests/clients/requirements/*.txt)))
@@ -144,5 +145,5 @@ $(VENV)/.robust: $(VENV)/.octuor pyproject.toml
 
 $(VENV)/.parity: $(VENV)/.octuor pyproject.toml
 	$(call say,installing PyTorch and transformers for the live comparison)
-	@$(BIN)/python -m pip install --quiet $(call extra,train) $(call extra,parity) >&2
+	@$(BIN)/python -m pip install --quiet $(call extra,train) $(call extra,parity) $(call extra,eval) >&2
 	@touch $@

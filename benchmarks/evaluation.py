@@ -29,32 +29,32 @@ from octuor.evaluate.subject import Subject
 from octuor.ops.native import machine_report
 
 TASKS = ("mmlu_local", "choice_local", "blimp_local", "text_local", "translation_local", "gsm8k_local")
-SHOTS = {"mmlu_local": 5}
 QUESTIONS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
 @dataclass
 class Run:
-    """One backend's results of one task, and the seconds its own work took."""
+    """One backend's results of one task, and what its own work took: seconds on the wall, and of all CPUs together."""
 
     figures: dict[str, float]
     samples: list[dict[str, Any]] = field(repr=False)
     seconds: float
+    cpu_s: float
 
 
 @contextmanager
-def timed(model: Any) -> Iterator[list[float]]:
-    """Seconds of each call of a harness model."""
-    seconds: list[float] = []
+def timed(model: Any) -> Iterator[list[tuple[float, float]]]:
+    """Seconds and CPU seconds of each call of a harness model."""
+    seconds: list[tuple[float, float]] = []
     kept = {name: getattr(model, name) for name in QUESTIONS}
 
     def wrap(ask: Any) -> Any:
         def asked(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             try:
                 return ask(*args, **kwargs)
             finally:
-                seconds.append(time.perf_counter() - began)
+                seconds.append((time.perf_counter() - began, time.process_time() - cpu_began))
 
         return asked
 
@@ -74,7 +74,7 @@ def run(model: Any, task: str, setting: Setting, folder: Path) -> Run:
         warnings.simplefilter("ignore")
         raw = harness.evaluator.simple_evaluate(
             model=model, tasks=[read_config(own_configs()[task], setting, folder)], limit=setting.limit,
-            num_fewshot=SHOTS.get(task), bootstrap_iters=0,
+            bootstrap_iters=0,
             task_manager=harness.tasks.TaskManager(include_defaults=False),
         )  # fmt: skip
     figures = {
@@ -82,7 +82,11 @@ def run(model: Any, task: str, setting: Setting, folder: Path) -> Run:
         for key, value in raw["results"][task].items()
         if isinstance(value, float) and "_stderr" not in key
     }
-    return Run(figures, sorted(raw["samples"][task], key=lambda sample: int(sample["doc_id"])), sum(seconds))
+    return Run(
+        figures,
+        sorted(raw["samples"][task], key=lambda sample: int(sample["doc_id"])),
+        *map(sum, zip(*seconds, strict=True)),
+    )
 
 
 def agreement(ours: Run, theirs: Run) -> tuple[int, int, float]:
@@ -118,6 +122,7 @@ def main() -> None:
     parser.add_argument("--pack", help="also the figures of this pack")
     parser.add_argument("--limit", type=int, default=40)
     parser.add_argument("--batch", type=int, default=8, help="of the Hugging Face backend")
+    parser.add_argument("--threads", type=int, help="of both; default: what each takes")
     parser.add_argument("--tasks", default=",".join(TASKS))
     given = parser.parse_args()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -126,12 +131,17 @@ def main() -> None:
     import torch
     from lm_eval.models.huggingface import HFLM
 
+    if given.threads is not None:
+        torch.set_num_threads(given.threads)
+
     theirs = HFLM(pretrained=given.checkpoint, device="cpu", dtype="float32", batch_size=given.batch)
     machine = machine_report()
+    n_threads = given.threads or machine["threads"]
+    print(f"{machine['cpu']}, {n_threads} threads; torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(
-        f"{machine['cpu']}, {machine['threads']} threads; torch {torch.__version__}, {torch.get_num_threads()} threads"
+        "\n| task | documents | same outcome | worst log-likelihood | ours, wall and CPU s | theirs | "
+        "times faster, wall and CPU | figures, ours / theirs |"
     )
-    print("\n| task | documents | same outcome | worst log-likelihood | ours, s | theirs, s | times faster | figures |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         measure(given, setting, theirs, Path(name))
@@ -139,28 +149,29 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, setting: Setting, theirs: Any, folder: Path) -> None:
     """Both backends in turn on each task, then the pack."""
-    with Subject(octuor.load(given.checkpoint), cache_dtype="f32") as subject:
+    with Subject(octuor.load(given.checkpoint, threads=given.threads), cache_dtype="f32") as subject:
         ours = HarnessModel(subject)
         for task in given.tasks.split(","):
             a, b = run(ours, task, setting, folder), run(theirs, task, setting, folder)
             same, n, worst = agreement(a, b)
             figures = ", ".join(f"{name} {value:.6g} / {b.figures[name]:.6g}" for name, value in a.figures.items())
             print(
-                f"| {task} | {n} | {same} | {worst:.1e} | {a.seconds:.2f} | {b.seconds:.2f} | "
-                f"{b.seconds / a.seconds:.1f} | {figures} |",
+                f"| {task} | {n} | {same} | {worst:.1e} | {a.seconds:.2f}, {a.cpu_s:.2f} | "
+                f"{b.seconds:.2f}, {b.cpu_s:.2f} | "
+                f"{b.seconds / a.seconds:.1f}, {b.cpu_s / a.cpu_s:.1f} | {figures} |",
                 flush=True,
             )
             print(f"{task} done", file=sys.stderr)
         computed, given_tokens = subject.shared_tokens
         print(f"\nTokens that scoring computed: {computed} of {given_tokens} given, the rest shared beginnings.")
     if given.pack is not None:
-        print(f"\n| task | figures of {Path(given.pack).name}, as it is | s |")
+        print(f"\n| task | figures of {Path(given.pack).name}, as it is | wall and CPU s |")
         print("|---|---|---|")
-        with Subject(octuor.load(given.pack)) as subject:
+        with Subject(octuor.load(given.pack, threads=given.threads)) as subject:
             for task in given.tasks.split(","):
                 found = run(HarnessModel(subject), task, setting, folder)
                 figures = ", ".join(f"{name} {value:.6g}" for name, value in found.figures.items())
-                print(f"| {task} | {figures} | {found.seconds:.2f} |", flush=True)
+                print(f"| {task} | {figures} | {found.seconds:.2f}, {found.cpu_s:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

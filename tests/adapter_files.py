@@ -14,13 +14,17 @@ from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
 from toys import F32Array, Values
 
-ALPHA = 6.0
-
 
 def random_adapter(
-    folder: Path, config: ModelConfig, seed: int, *, rank: int = 3, targets: Sequence[str] = TARGETS
+    folder: Path,
+    config: ModelConfig,
+    seed: int,
+    *,
+    rank: int = 3,
+    targets: Sequence[str] = TARGETS,
+    alpha: float = 6.0,
 ) -> Path:
-    """Write an adapter that changes answers much, and return its folder."""
+    """Write an adapter, and return its folder; the larger alpha is, the more it changes."""
     rng = np.random.default_rng(seed)
     pairs: dict[str, tuple[F32Array, F32Array]] = {}
     for site in sites(config, targets):
@@ -31,7 +35,7 @@ def random_adapter(
     folder.mkdir(parents=True)
     places = [Tensor(name, "F32", array.shape, 0) for name, array in tensors.items()]
     write_safetensors(folder / TENSORS, places, lambda name: [tensors[name]], {})
-    described = {"peft_type": "LORA", "r": rank, "lora_alpha": ALPHA, "base_model_name_or_path": "tiny"}
+    described = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "base_model_name_or_path": "tiny"}
     (folder / CONFIG).write_text(json.dumps(described))
     return folder
 

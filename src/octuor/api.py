@@ -260,12 +260,14 @@ class Model:
         self,
         text: str | Sequence[int],
         *,
+        adapter: str | None = None,
         spoken: Sequence[range] = (),
         alternatives: int | None = 5,
         on_prefill: OnPrefill | None = None,
     ) -> Routing:
         """Which experts play each token of a text, after BOS, or of a list of ids, taken as they are.
 
+        adapter       as in chat
         spoken        parts of the ids that the model said itself: with them, to the last bit what the engine recorded
         alternatives  how many of the likeliest tokens to tell for each place, with their log-probabilities; None: no
                       log-probabilities either, which takes less time
@@ -288,8 +290,9 @@ class Model:
         cache = KVCache(
             self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype=self._cache_dtype
         )
+        ops, _ = self._ops_of(adapter)
         passes = trace(
-            self.ops, self.weights, self.config, cache, ids,
+            ops, self.weights, self.config, cache, ids,
             spoken=spoken, chunk=chunk, has_logits=alternatives is not None,
         )  # fmt: skip
         tokenizer = None if self.checkpoint.tokenizer is None else self.tokenizer

@@ -15,15 +15,16 @@ from octuor.cli import COMMANDS
 SOURCES = sources()
 # The package's own front, which looks names up lazily, and `python -m octuor` stand above all floors.
 FRONT = ("", "__main__")
-TORCH_PARTS = ("train", "integrations")
+TORCH_PARTS = ("train", "tune", "integrations")
 HOMES = {  # beside those
-    "torch": ("ops.torch",),
+    "torch": ("ops.torch", "ops.torch_leaves"),
     "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.coloured_text", "routing.values"),
     "aiohttp": ("bench.serve.client",),
 }
 ROOMS = {
     **dict.fromkeys(("uvicorn", "pydantic", "prometheus_client", "opentelemetry"), ("server",)),
     **dict.fromkeys(("fastapi", "starlette"), ("server", "ui")),
+    **dict.fromkeys(("lm_eval", "datasets", "vaderSentiment"), ("evaluate",)),
     "gradio": ("ui",),
     "httpx": ("ui",),
     "llguidance": ("grammar",),

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from command_line import octuor
+from command_line import Terminal, octuor
+from octuor.api import load
+from octuor.cli import routing
+from octuor.routing.colours import expert_tint
+from octuor.tools.routing.analysis import analyse
+from octuor.tools.routing.texts import Domain
 from tiny_models import SCRIPTED, random_checkpoint, write_model
 
 
@@ -48,6 +53,21 @@ def test_domains_as_json_and_files(model: Path, domains: Path, tmp_path: Path) -
         "x-experts.csv", "x-repetition.csv", "x-text.csv", "x.html",
     ]  # fmt: skip
     assert all(Path(path).is_file() for path in found["files"])
+
+
+def test_a_terminal_shows_colours(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 24-bit backgrounds, the tint of each token's first expert before its text."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    found = analyse(load(model), "tiny", [Domain("text", ("a dog",))])
+    routing._show(found, [1])
+    for piece, expert in zip(found.blocks[0].routing.pieces, found.blocks[0].routing.experts[:, 1, 0], strict=True):
+        red, green, blue = (int(expert_tint(int(expert))[at : at + 2], 16) for at in (1, 3, 5))
+        assert not piece or f"48;2;{red};{green};{blue}m{piece}" in terminal.getvalue()
+    assert "text, layer 1" in terminal.getvalue()
+    assert " expert 3 " in terminal.getvalue()
 
 
 def test_standard_input(model: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adapter_files import random_adapter
 from engine.conftest import Heard, Stage
 from octuor import model as forward_pass
 from octuor.api import Model
@@ -19,7 +21,7 @@ from octuor.ops.native import NativeOps
 from octuor.routing import TokenRoutes
 from octuor.sampling import SamplingParams
 from octuor.weights import Weights
-from tiny_models import random_checkpoint
+from tiny_models import TINY, random_checkpoint
 
 PARAMS = SamplingParams(temperature=0, max_tokens=20, min_tokens=20)
 
@@ -97,6 +99,25 @@ def test_of_the_next_turn_of_a_chat(tiny: Model) -> None:
     spoken = (range(len(first), len(first) + len(said)),)
     heard = Stage(tiny).answer(turn, PARAMS, routes=True, spoken=spoken)
     assert told(heard) == found(tiny, turn, heard.ids(), spoken)
+
+
+def test_of_a_model_with_adapters(tiny: Model, tmp_path: Path) -> None:
+    """Those of the adapter that the request names, or of the model's own."""
+    model = Model(random_checkpoint(), NativeOps(threads=2), context=None, cache_dtype="f16")
+    for n in range(2):
+        model.adapters.load(random_adapter(tmp_path / f"a{n}", TINY, n))
+    prompt = words(9, 40)
+    stage = Stage(model)
+    heard = {name: stage.ask(prompt, PARAMS, routes=True, adapter=name) for name in (None, "a0", "a1")}
+    stage.finish()
+    for name, each in heard.items():
+        ids = [*prompt, *each.ids()]
+        spoken = [range(len(prompt), len(ids))]
+        assert told(each) == model.route(ids, adapter=name, spoken=spoken, alternatives=None).routes[:-1]
+    assert told(heard[None]) == found(tiny, prompt, heard[None].ids())
+    assert told(heard["a0"]) != told(heard["a1"])
+    model.adapter = "a1"
+    assert model.route(prompt).routes == model.route(prompt, adapter="a1").routes
 
 
 def test_pauses_leave_no_gap_and_nothing_twice(tiny: Model) -> None:

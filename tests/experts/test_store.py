@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,25 @@ def test_a_prompt_reads_each_missing_expert_once(ops: NativeOps, mixed_pack: Pat
     after = toy.store.stats()
     most = max(slot.room for slot in toy.store._all)
     assert after.read_bytes - before.read_bytes <= (16 - 8 + 3) * most
+
+
+def test_who_is_in_memory_is_told_expert_by_expert(ops: NativeOps, mixed_pack: Path, ids: NDArray[np.int64]) -> None:
+    toy = streamed(ops, mixed_pack, 5)
+    toy.alone(list(ids))
+    wait_until(lambda: all(slot.job is None for slot in toy.store._all))
+    resident, sizes = toy.store.residency()
+    stats = toy.store.stats()
+    assert resident.shape == sizes.shape == (4, 4)
+    assert tuple(resident.sum(axis=1)) == stats.held
+    assert 0 < sizes[resident].sum() == stats.pool_bytes
+    assert sizes.tolist() == [[slot.room for slot in row] for row in toy.store._slots]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_threads_share_a_store(ops: NativeOps, mixed_pack: Path, resident: Toy, ids: NDArray[np.int64]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -58,6 +58,16 @@ def window(server: ServeProcess, tmp_path_factory: pytest.TempPathFactory) -> It
 
     with chromium(tmp_path_factory.mktemp("profile")) as driver:
         yield Chat(driver, server.url)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Leave a picture of what a test that failed has seen."""
+    report = yield
+    window: Any = item.funcargs.get("window") if isinstance(item, pytest.Function) else None
+    if window is not None and report.when == "call" and report.failed:
+        window.picture(f"failed-{item.name}")
+    return report
 
 
 @pytest.fixture

@@ -69,7 +69,17 @@ def test_the_line_tells_speed_tokens_and_why_the_answer_ended() -> None:
 def test_what_is_not_known_is_not_told() -> None:
     unknown = replace(ANSWER, prompt_tokens=None, tokens_per_s=None, finish="cancelled")
     assert line(Shown(None, (QUESTION, unknown))) == ["5 tokens", "stopped"]
-    assert line(Shown(None, (QUESTION,))) == line(Shown(None)) == []
+    assert line(Shown(None)) == []
+
+
+def test_the_style_sheet_is_told_what_can_be_done_next() -> None:
+    def classes(shown: Shown) -> list[str]:
+        return [part.partition('"')[0] for part in status_html(shown, "en", CARD).split('class="')[1:]]
+
+    assert classes(Shown(None, (QUESTION,))) == ["asked"]
+    assert classes(Shown(None, (QUESTION, ANSWER)))[-1] == "ended stop"
+    assert classes(Shown(None, (QUESTION, ANSWER), Live(3, 5.0, 1.0))) == ["live speed", "live answered"]
+    assert classes(Shown(None, (QUESTION, replace(ANSWER, finish=None))))[-1] == "ended cancelled"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

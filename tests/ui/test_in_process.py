@@ -13,18 +13,22 @@ import numpy as np
 import pytest
 
 from octuor.accounts import Accounts, UsageRow, open_accounts, open_store
+from octuor.api import Model
+from octuor.config import ModelConfig
 from octuor.engine.engine import Engine
 from octuor.engine.request import Failed, Prefilled
 from octuor.errors import EngineError, OverloadError, UiError
+from octuor.ops.native import NativeOps
 from octuor.routing import Routing
 from octuor.server.record import RequestRecord
 from octuor.server.registry import Registry, Served
 from octuor.server.serving import Serving
 from octuor.tokenizer import encode_chat
 from octuor.ui.backend import Ask, ChatSettings, Delta, Done, Message, User
-from octuor.ui.in_process import PATH, InProcess
+from octuor.ui.in_process import PATH, ROUTE_PATH, InProcess
 from server.fake_engine import FakeEngine, plays, says, step
 from server.http_client import pocket
+from tiny_models import random_checkpoint
 
 HELLO = (Message("user", "Hello"),)
 SOMEBODY = User("b" * 43, client="127.0.0.1")
@@ -351,3 +355,51 @@ def test_nothing_is_recorded_where_nothing_was_computed() -> None:
     done = Asked(FakeEngine(says("Hi"))).chat()[-1]
     assert isinstance(done, Done)
     assert done.routing is None
+
+
+def test_any_text_is_routed_as_the_model_itself_does() -> None:
+    model, text = pocket(), "A dog ran.\n\tdef f(): <b>"
+    with Engine(model) as engine:
+        asked = Asked(FakeEngine(says("Hi")))
+        asked.serving.registry = Registry([Served("pocket", model, engine)])
+        for _ in range(2):  # the second time its beginning is in the cache, and told all the same
+            found = asyncio.run(asked.backend.route(SOMEBODY, "pocket", text))
+            assert found is not None
+            routing, expected = Routing.from_bytes(found), model.route(text)
+            assert routing.ids.tolist() == expected.ids.tolist()
+            assert routing.pieces == expected.pieces
+            assert routing.routes == expected.routes
+            assert np.allclose(routing.logprobs, expected.logprobs, atol=1e-5, equal_nan=True)
+            assert routing.alternatives.pieces[1:] == expected.alternatives.pieces[1:]
+    assert [(record.path, record.status, record.finished) for record in asked.records] == [
+        (ROUTE_PATH, 200, ["length"])
+    ] * 2
+    assert not any(record.is_client_gone for record in asked.records)
+    assert asked.serving.in_progress == 0
+
+
+def test_a_text_is_a_request_that_limits_hold_for(accounts: Accounts, tmp_path: Path) -> None:
+    user = keyed(tmp_path, requests_per_minute=1)
+    accounts._poll()
+    asked = Asked(FakeEngine(says("Hi"), n_context=64), accounts)
+    with pytest.raises(UiError, match="maximum context length is 64 tokens"):
+        asyncio.run(asked.backend.route(user, "pocket", "dog " * 100))
+    asked.chat(user)
+    with pytest.raises(UiError, match="requests"):
+        asyncio.run(asked.backend.route(user, "pocket", "dog"))
+    with pytest.raises(UiError, match="API key"):
+        asyncio.run(asked.backend.route(SOMEBODY, "pocket", "dog"))
+    with pytest.raises(UiError, match="does not exist"):
+        asyncio.run(asked.backend.route(user, "other", "dog"))
+
+
+def test_a_dense_model_has_no_routes() -> None:
+    config = ModelConfig(
+        dim=32, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=16, hidden_dim=32, vocab_size=64, n_experts=1,
+        n_experts_per_token=1, max_seq_len=64,
+    )  # fmt: skip
+    dense = Model(random_checkpoint(config), NativeOps(threads=1), context=None, cache_dtype="f16")
+    asked = Asked(FakeEngine(says("Hi")))
+    asked.serving.registry = Registry([Served("dense", dense, asked.engine)])
+    assert asyncio.run(asked.backend.route(SOMEBODY, "dense", "dog")) is None
+    assert not asked.engine.requests

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from octuor.errors import UiError
 from octuor.routing import Alternatives, Routing
-from octuor.ui.conversations import Turn
-from octuor.ui.observing import last_answer, picked, whole_conversation
+from octuor.ui.backend import ChatSettings, User
+from octuor.ui.conversations import Conversations, Turn
+from octuor.ui.observing import Observatory, Scope, last_answer, picked, whole_conversation
 
 
 def routing(ids: range, experts: int = 8, width: int = 2) -> Routing:
@@ -134,6 +139,87 @@ def test_a_prompt_that_was_gone_on_with_belongs_to_the_answer(kept: Kept) -> Non
     whole = whole_conversation([*kept.turns[:3], turn], lambda each: part if each is turn else kept.read(each))
     assert whole is not None
     assert whole.ids.tolist() == [*range(14), *range(24, 28)]
+
+
+# ---- what is shown -------------------------------------------------------------------------------
+
+
+class Told:
+    """A backend that routes any text in one way."""
+
+    def __init__(self, found: bytes | UiError | None = None) -> None:
+        self.found = found
+        self.asked: list[tuple[str, str]] = []
+
+    async def route(self, user: User, model: str, text: str) -> bytes | None:  # noqa: ARG002
+        self.asked.append((model, text))
+        if isinstance(self.found, UiError):
+            raise self.found
+        return self.found
+
+
+ADA = User("a" * 43)
+
+
+@pytest.fixture
+def conversations(tmp_path: Path) -> Iterator[Conversations]:
+    database = Conversations(tmp_path / "ui.sqlite3")
+    yield database
+    database.close()
+
+
+def shown(conversations: Conversations, scope: Scope, conversation: str, user: User = ADA) -> str:
+    observatory = Observatory(Told(), conversations)  # type: ignore[arg-type]
+    return asyncio.run(observatory.kept(user, scope, conversation, "en"))
+
+
+def test_kept_answers_are_shown_to_their_owner_alone(conversations: Conversations, kept: Kept) -> None:
+    talk = conversations.create(ADA.owner, "Talk", "pocket", ChatSettings())
+    turns = [replace(turn, id=0, routing=_packed(kept, turn)) for turn in kept.turns]
+    conversations.replace_from(ADA.owner, talk.id, 0, turns)
+    assert shown(conversations, "answer", talk.id).count('class="tok"') == 3
+    assert shown(conversations, "conversation", talk.id).count('class="tok"') == 23
+    assert "Nothing to see yet" in shown(conversations, "answer", talk.id, User("b" * 43))
+    assert "Nothing to see yet" in shown(conversations, "answer", "")
+
+
+def _packed(kept: Kept, turn: Turn) -> bytes | None:
+    found = kept.read(turn)
+    return None if found is None else found.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("routing", "says"),
+    [(None, "has no routes"), (routing(range(4)).to_bytes(), "has no routes"), (b"<i>broken</i>", "expected what")],
+)
+def test_a_line_says_why_there_is_nothing(conversations: Conversations, routing: bytes | None, says: str) -> None:
+    talk = conversations.create(ADA.owner, "Talk", "pocket", ChatSettings())
+    answer = Turn("assistant", "!", prompt_tokens=4, completion_tokens=1, routing=routing)
+    conversations.replace_from(ADA.owner, talk.id, 0, [Turn("user", "?"), answer])
+    markup = shown(conversations, "answer", talk.id)
+    assert says in markup
+    assert markup.startswith("<p")
+    assert "<i>" not in markup
+
+
+def routed(backend: Told, text: str) -> str:
+    observatory = Observatory(backend, None)  # type: ignore[arg-type]
+    return asyncio.run(observatory.routed(ADA, "pocket", text, "en"))
+
+
+def test_any_text_goes_through_the_chosen_model() -> None:
+    backend = Told(routing(range(5)).to_bytes())
+    assert routed(backend, "a dog").count('class="tok"') == 5
+    assert backend.asked == [("pocket", "a dog")]
+
+
+def test_what_cannot_be_routed_is_one_line() -> None:
+    assert "tells no routes" in routed(Told(), "a dog")
+    assert "&lt;busy&gt;" in routed(Told(UiError("<busy>")), "a dog")
+    assert routed(Told(), "  ") == ""
+    backend = Told()
+    assert "expected at most 20000 characters, found 20001" in routed(backend, "x" * 20_001)
+    assert not backend.asked
 
 
 def test_picked_tokens_keep_all_that_is_known_of_them() -> None:

@@ -84,14 +84,13 @@ def sites(config: ModelConfig, targets: Sequence[str]) -> Iterator[Site]:
     """The places that a new adapter has, in the model's order; targets are among TARGETS."""
     for name, shape in weight_shapes(config):
         part = name.rpartition(".")[2]
-        if (part in _ATTENTION and "attention" in targets) or (part == "router" and "router" in targets):
+        group = "experts" if ".experts." in name else "attention" if part in _ATTENTION else part
+        if group not in targets:
+            continue
+        if group != "experts" or config.is_dense or part == "down":
             yield Site(name, (name,), (shape[0], shape[1]))
-        elif ".experts." in name and "experts" in targets:
-            if config.is_dense or part == "down":
-                yield Site(name, (name,), (shape[0], shape[1]))
-            elif part == "gate":
-                pair = name + "_up"
-                yield Site(pair, (name, name.removesuffix("gate") + "up"), (2 * shape[0], shape[1]))
+        elif part == "gate":
+            yield Site(f"{name}_up", (name, name.removesuffix("gate") + "up"), (2 * shape[0], shape[1]))
 
 
 def module_names(config: ModelConfig, targets: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -34,12 +34,13 @@ def main(
 ) -> None:
     """Compare two evaluations: differences with 95 % intervals, and whether they could be chance."""
     from octuor.api import load
+    from octuor.cli.eval import with_rate
     from octuor.cli.progress import steps_bar
     from octuor.evaluate.compare import compare, comparison_json, evaluations, write_comparison
     from octuor.evaluate.setting import Setting
 
-    with steps_bar() as tell:
-        setting = Setting(data, limit, seed, chat, shots, text=text, tell=tell)
+    with steps_bar() as show:
+        setting = Setting(data, limit, seed, chat, shots, text=text, tell=with_rate(show))
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         a, b = evaluations(
             (first, second),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -74,11 +76,11 @@ def main(
             model, threads=threads, context=context, cache_dtype=cache_dtype, resident=resident, memory=memory,
             on_load=bar.loading,
         )  # fmt: skip
-    with steps_bar() as tell:
+    with steps_bar() as show:
         setting = Setting(
             data, limit, seed, chat, shots, samples, judge, judge_model, judge_key, is_unsafe=unsafe,
             tasks_dir=tasks_dir, out=out, text=text, reference=reference, lexicon=lexicon, cache_dtype=cache_dtype,
-            longest=longest, tell=tell,
+            longest=longest, tell=with_rate(show),
         )  # fmt: skip
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         result = evaluate(loaded, names, setting, command=_command(), on_task=None if as_json else _print)
@@ -86,6 +88,22 @@ def main(
         print(json.dumps(result.as_json()))
     elif out is not None:
         print(f"report: {out / REPORT}")
+
+
+def with_rate(show: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """A progress that tells how many a second and how long it will take."""
+    began: dict[str, tuple[float, int]] = {}  # what -> when it was first told of, and what was done by then
+
+    def tell(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, before = began.setdefault(what, (now, done))
+        if done == total:
+            began.pop(what)
+        rate = (done - before) / (now - start) if now > start else 0.0
+        left = f", {rate:.3g} a second, {(total - done) / rate:.0f} s left" if rate else ""
+        show(what + left, done, total)
+
+    return tell
 
 
 def _command() -> str:

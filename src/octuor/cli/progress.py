@@ -68,6 +68,39 @@ def steps_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 @contextmanager
+def training_bar(total: int) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
+    """A bar on stderr for the steps of a run, with the time left; and a way to print lines above it.
+
+    yields  update(what is at work, steps done), and print(a line)
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, speed_estimate_period=300, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+
+        def update(what: str, done: int) -> None:
+            progress.update(task, description=what, completed=done)
+
+        def line(text: str) -> None:
+            console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+        yield update, line
+
+
+@contextmanager
 def stages_bar(stages: Sequence[str]) -> Iterator[Callable[[str, int, int], None]]:
     """Bars on stderr for stages that follow one another, each with its share done and the time it has left."""
     from rich.console import Console

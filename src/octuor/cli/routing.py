@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -40,7 +41,7 @@ def main(
 ) -> None:
     """Show which experts play which texts: shares by domain, repetition between neighbours, coloured text."""
     from octuor.api import load
-    from octuor.cli.progress import PromptBar, tokens_bar
+    from octuor.cli.progress import PromptBar, steps_bar, tokens_bar
     from octuor.errors import RequestError
     from octuor.routing.trace import check_has_router
     from octuor.tools.routing.analysis import analyse
@@ -65,13 +66,39 @@ def main(
             loaded, loaded.checkpoint.source.name, domains, shown,
             max_tokens=max_tokens, text_tokens=text_tokens, on_tokens=progress,
         )  # fmt: skip
-    written = write_outputs(analysis, outputs, chosen)
+    with steps_bar() as step:
+        written = write_outputs(analysis, outputs, chosen, on_file=step)
     if as_json:
         print(json.dumps({**tables_json(analysis, chosen), "files": [str(path) for path in written]}))
     else:
+        if sys.stdout.isatty():
+            _show(analysis, chosen)
         _print(analysis, chosen)
         for path in written:
             print(path)
+
+
+def _show(analysis: Analysis, layers: Sequence[int]) -> None:
+    """The texts in a terminal, each token on the colour of its first expert."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from octuor.routing.colours import INK, expert_tint
+
+    console = Console(highlight=False)
+    for block in analysis.blocks:
+        for layer in layers:
+            console.print(f"\n{block.name}, layer {layer}", style="bold", markup=False)
+            text = Text()
+            for piece, expert in zip(block.routing.pieces, block.routing.experts[:, layer, 0], strict=True):
+                text.append(
+                    piece.replace("\x1b", "\N{SYMBOL FOR ESCAPE}"), style=f"{INK} on {expert_tint(int(expert))}"
+                )
+            console.print(text)
+    legend = Text("\n")
+    for expert in range(analysis.config.n_experts):
+        legend.append(f" expert {expert} ", style=f"{INK} on {expert_tint(expert)}")
+    console.print(legend, end="\n\n")
 
 
 def _print(analysis: Analysis, layers: Sequence[int]) -> None:
@@ -81,15 +108,18 @@ def _print(analysis: Analysis, layers: Sequence[int]) -> None:
     first = analysis.tallies[0]
     choices = range(1, min(first.n_choices, 2) + 1)
     width = max(len("random"), *(len(tally.name) for tally in analysis.tallies))
+    cell = max(10, -(-(len("first or second") + 2) // len(layers)))
     columns = [(n, layer) for n in choices for layer in layers]
+
+    def row(name: str, tokens: str, cells: Iterable[str]) -> str:
+        return f"{name:{width}}  {tokens:>8}" + "".join(text.rjust(cell) for text in cells)
+
     print("neighbouring tokens with the same expert")
-    groups = "".join(overlap_name(n).rjust(10 * len(layers)) for n in choices)
-    print(f"{'':{width}}  {'':>8}{groups}")
-    print(f"{'domain':{width}}  {'tokens':>8}" + "".join(f"layer {layer}".rjust(10) for _, layer in columns))
+    print(f"{'':{width}}  {'':>8}" + "".join(overlap_name(n).rjust(cell * len(layers)) for n in choices))
+    print(row("domain", "tokens", (f"layer {layer}" for _, layer in columns)))
     for tally in analysis.tallies:
-        shares = (f"{100 * tally.repetition(n)[layer]:.1f} %".rjust(10) for n, layer in columns)
-        print(f"{tally.name:{width}}  {tally.n_tokens:>8,}" + "".join(shares))
-    chance = (f"{100 * first.random_repetition(n):.1f} %".rjust(10) for n, _ in columns)
-    print(f"{'random':{width}}  {'':>8}" + "".join(chance))
+        shares = (f"{100 * tally.repetition(n)[layer]:.1f} %" for n, layer in columns)
+        print(row(tally.name, f"{tally.n_tokens:,}", shares))
+    print(row("random", "", (f"{100 * first.random_repetition(n):.1f} %" for n, _ in columns)))
     rate = analysis.n_tokens / analysis.seconds
     print(f"{analysis.n_tokens:,} tokens in {analysis.seconds:.1f} s, {rate:,.0f} tokens/s")

@@ -28,16 +28,7 @@ def main(
     for library in ("torch", "matplotlib"):
         if find_spec(library) is None:
             raise BackendError(f'octuor train: expected the library {library}, found none; pip install "octuor[train]"')
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
+    from octuor.cli.progress import training_bar
     from octuor.tokenizer import find_mistral_common_tokenizer, open_tokenizer
     from octuor.train.export import export
     from octuor.train.loop import StepMetrics, train
@@ -45,28 +36,18 @@ def main(
 
     run = out or Path("runs") / recipe.stem
     tokenizer_file = tokenizer or find_mistral_common_tokenizer()
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, speed_estimate_period=300, disable=not console.is_terminal) as progress:
-        task = progress.add_task("tokenizing", total=plan.schedule.steps)
+    with training_bar(plan.schedule.steps) as (update, line):
 
         def on_source(name: str, tokens: int) -> None:
-            console.print(f"{name}: {tokens:,} tokens")
+            line(f"{name}: {tokens:,} tokens")
 
         def on_step(metrics: StepMetrics) -> None:
-            progress.update(
-                task, completed=metrics.step,
-                description=f"loss {metrics.loss:.3f} · {metrics.tokens_per_s:,.0f} tokens/s",
-            )  # fmt: skip
+            update(f"loss {metrics.loss:.3f} · {metrics.tokens_per_s:,.0f} tokens/s", metrics.step)
             if metrics.step % plan.schedule.log_every == 0:
-                console.print(
+                line(
                     f"step {metrics.step}: loss {metrics.loss:.3f}, balance {metrics.balance:.3f}, least loaded expert "
                     f"{metrics.least_load:.1%}, gradient {metrics.gradient_norm:.2f}, "
-                    f"{metrics.tokens_per_s:,.0f} tokens/s",
-                    soft_wrap=True,
+                    f"{metrics.tokens_per_s:,.0f} tokens/s"
                 )
 
         state = train(

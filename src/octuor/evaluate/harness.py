@@ -40,6 +40,7 @@ def own_configs() -> dict[str, Path]:
 def import_harness() -> Any:
     """The package lm_eval, its progress bars put away. Raises BackendError where it is not installed."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress is shown by us
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # no processes forked beside the engine's threads
     try:
         import datasets
         import lm_eval
@@ -81,20 +82,42 @@ def evaluate(model: Any, task: str | dict[str, Any], setting: Setting, manager: 
     harness = import_harness()
     began = time.perf_counter()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of libraries that the harness leans on
-        raw = harness.evaluator.simple_evaluate(
-            model=model, tasks=[task], task_manager=manager, limit=setting.limit, num_fewshot=setting.shots,
-            apply_chat_template=setting.chat, log_samples=True, bootstrap_iters=100, random_seed=setting.seed,
-            numpy_random_seed=setting.seed, torch_random_seed=setting.seed, fewshot_random_seed=setting.seed,
-        )  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries that the harness leans on
+            raw = harness.evaluator.simple_evaluate(
+                model=model, tasks=[task], task_manager=manager, limit=setting.limit, num_fewshot=setting.shots,
+                apply_chat_template=setting.chat, log_samples=True, bootstrap_iters=100, random_seed=setting.seed,
+                numpy_random_seed=setting.seed, torch_random_seed=setting.seed, fewshot_random_seed=setting.seed,
+            )  # fmt: skip
+    except OSError as error:  # the Hub's client and the harness's readers of data tell of missing data so
+        raise RequestError(
+            f"{task if isinstance(task, str) else task['task']}: expected data that the network brings, found none "
+            f"({str(error).splitlines()[0]}); try again with a network, or take a task that reads --data"
+        ) from error
     seconds = time.perf_counter() - began
     names = list(raw["samples"])
     n_all = sum(len(raw["samples"][name]) for name in names)
     return [
         _result(name, raw, setting, harness.__version__, seconds * len(raw["samples"][name]) / max(n_all, 1))
         for name in names
-    ]
+    ] + [_group(name, raw) for name in raw.get("groups", {})]
+
+
+def _group(name: str, raw: Mapping[str, Any]) -> TaskResult:
+    """The figures of a group as the harness works them out of its tasks'."""
+    values, n = raw["groups"][name], raw.get("group_subtasks", {}).get(name, [])
+    metrics = []
+    for key, value in values.items():
+        metric, _, of = key.partition(",")
+        error = values.get(f"{metric}_stderr,{of}")
+        if isinstance(value, float) and not metric.endswith("_stderr"):
+            half = Z * error if isinstance(error, float) else None
+            low, high = (None, None) if half is None else (value - half, value + half)
+            metrics.append(
+                Metric(metric, value, low, high, len(n), "given", None, "" if half is None else "standard error")
+            )
+    return TaskResult(name, f"A group of {len(n)} tasks of lm-evaluation-harness.", tuple(metrics), ())
 
 
 def read_config(path: Path, setting: Setting, folder: Path) -> dict[str, Any]:
@@ -105,15 +128,35 @@ def read_config(path: Path, setting: Setting, folder: Path) -> dict[str, Any]:
     import yaml
 
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    columns, files = config["metadata"]["columns"], config["dataset_kwargs"]["data_files"]
+    about, files = config["metadata"], config["dataset_kwargs"]["data_files"]
+    columns: list[str] = about["columns"]
+    known = _examples(about, setting)
     for part, name in files.items():
         file = folder / f"{path.stem}-{part}.jsonl"
         with file.open("w", encoding="utf-8") as out:
             for row in read_rows(setting.file(name), *columns):
-                out.write(json.dumps({column: row[column] for column in columns}) + "\n")
+                kept = {column: row[column] for column in columns}
+                if known is not None:
+                    kept["examples"] = known.get(row[about["examples"]["by"]], [])
+                out.write(json.dumps(kept) + "\n")
         files[part] = str(file)
     config["dataset_kwargs"]["cache_dir"] = str(folder / "cache")
     return config
+
+
+def _examples(about: dict[str, Any], setting: Setting) -> dict[str, list[dict[str, Any]]] | None:
+    """By subject, what is shown before each question, as the config's `examples` says; None where it says nothing."""
+    given = about.get("examples")
+    if given is None:
+        return None
+    about["shots"] = given["shots"] if setting.shots is None else setting.shots
+    found: dict[str, list[dict[str, Any]]] = {}
+    if about["shots"]:
+        for row in read_rows(setting.file(given["file"]), *about["columns"]):
+            examples = found.setdefault(row[given["by"]], [])
+            if len(examples) < about["shots"]:
+                examples.append({column: row[column] for column in about["columns"]})
+    return found
 
 
 def _result(name: str, raw: Mapping[str, Any], setting: Setting, version: str, seconds: float) -> TaskResult:
@@ -140,7 +183,7 @@ def _result(name: str, raw: Mapping[str, Any], setting: Setting, version: str, s
         {
             "harness": version,
             "version": raw.get("versions", {}).get(name),
-            "shots": raw.get("n-shot", {}).get(name),
+            "shots": config.get("metadata", {}).get("shots", raw.get("n-shot", {}).get(name)),
             "output_type": config.get("output_type"),
             "doc_to_text": str(config.get("doc_to_text"))[:500],
             "doc_to_target": str(config.get("doc_to_target"))[:500],

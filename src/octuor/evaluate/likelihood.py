@@ -69,6 +69,7 @@ class Scorer:
         self._dtype = cache_dtype
         self._cache: KVCache | None = None
         self._kept: tuple[Ids, SequenceCache] | None = None  # the last text of the window before
+        self._keeps = False
         self.n_tokens = 0  # that went through the model
         self.n_given = 0  # that would have without sharing
 
@@ -90,7 +91,8 @@ class Scorer:
             raise RequestError(f"text: expected at most the context of {self._model.context} tokens, found {longest}")
         cache = self._room(longest)
         n_kept = -(-longest // cache.page_size) + 1
-        for window in windows(texts, cache.n_pages - n_kept, cache.page_size):
+        self._keeps = cache.window is None and cache.n_pages >= 2 * (n_kept + 3)
+        for window in windows(texts, cache.n_pages - (n_kept if self._keeps else 0), cache.page_size):
             for text, sums in self._window(cache, window):
                 score = Score(sums.logprob, sums.is_greedy)
                 for at in unique[Continuation(text.ids[: text.start], text.ids[text.start :])]:
@@ -102,11 +104,15 @@ class Scorer:
         found = dict(self.scores(items))
         return [found[at] for at in range(len(items))]
 
+    def release(self) -> None:
+        """Give the cache's memory back until the next call."""
+        self._cache = None
+
     def _room(self, longest: int) -> KVCache:
-        """A cache for the longest text, another that is kept from the window before, and a window."""
+        """A cache for the longest text, and as memory allows for one kept from the window before, and a window."""
         model = self._model
-        needed = 2 * (longest + 4 * PAGE_SIZE)
-        wanted = min(needed + WINDOW_TOKENS, max(needed, cache_room(model, 32, self._dtype)))
+        needed = longest + 4 * PAGE_SIZE
+        wanted = min(2 * needed + WINDOW_TOKENS, max(needed, cache_room(model, 32, self._dtype)))
         if self._cache is None or self._cache.n_pages * self._cache.page_size < wanted:
             self._cache = KVCache(model.config, model.ops.zeros, wanted, dtype=self._dtype)
         return self._cache
@@ -133,7 +139,7 @@ class Scorer:
                     cache.free(held.pop(segment))
         self.n_given += sum(len(text.inputs) for text in texts)
         self._forget(cache)
-        if last is not None and cache.window is None:
+        if last is not None and self._keeps:
             self._kept = (texts[-1].inputs, last)
         elif last is not None:
             cache.free(last)

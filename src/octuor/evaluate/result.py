@@ -98,10 +98,10 @@ class RunResult:
 KIND = "octuor evaluation, 1"
 
 
-def read_run(value: Mapping[str, Any]) -> RunResult:
+def read_run(value: Any) -> RunResult:
     """What `as_json` gave. Raises KeyError, TypeError or ValueError on anything else."""
-    if value.get("kind") != KIND:
-        raise ValueError(f"kind {value.get('kind')!r}")
+    if value["kind"] != KIND:
+        raise ValueError(f"kind {value['kind']!r}")
     tasks = tuple(
         TaskResult(
             task["task"],

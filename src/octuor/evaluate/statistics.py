@@ -12,6 +12,7 @@ from octuor.evaluate.result import Document, Form, Metric
 
 Z = 1.959963984540054  # of 95 % of a normal distribution
 RESAMPLES = 2000
+AT_ONCE = 1 << 20  # numbers
 SEED = 1
 
 
@@ -27,19 +28,27 @@ def resampled_means(scores: NDArray[np.float64], weights: NDArray[np.float64]) -
     """Weighted means of RESAMPLES draws of as many documents, with repetition: [RESAMPLES]."""
     rng = np.random.default_rng(SEED)
     n = len(scores)
-    means = np.empty(RESAMPLES)
-    for at in range(RESAMPLES):
-        drawn = rng.integers(0, n, n)
-        means[at] = np.average(scores[drawn], weights=weights[drawn])
-    return means
+    parts = []
+    n_left = RESAMPLES
+    while n_left:
+        drawn = rng.integers(0, n, (min(n_left, max(1, AT_ONCE // n)), n))
+        parts.append((scores * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1))
+        n_left -= len(drawn)
+    return np.concatenate(parts)
 
 
 def make_metric(
-    name: str, documents: Sequence[Document], *, form: Form = "mean", higher_is_better: bool | None = True
+    name: str,
+    documents: Sequence[Document],
+    *,
+    form: Form = "mean",
+    higher_is_better: bool | None = True,
+    can_be_share: bool = True,
 ) -> Metric:
     """The figure that these documents' scores of that name give, with its interval; documents without one are left out.
 
-    Shares of documents that are right or wrong get Wilson's interval, all others the bootstrap's.
+    Shares of documents that are right or wrong get Wilson's interval, all others the bootstrap's. can_be_share False:
+    the scores are no rights and wrongs, though all of them may happen to be 0 or 1.
     Raises ValueError where no document has that score.
     """
     kept = [document for document in documents if name in document.scores]
@@ -49,7 +58,7 @@ def make_metric(
     weights = np.array([document.weights.get(name, 1.0) for document in kept], dtype=np.float64)
     last: Callable[[float], float] = (lambda x: exp(min(x, 700.0))) if form == "exp" else float
     value = last(float(np.average(scores, weights=weights)))
-    if form == "mean" and np.isin(scores, (0.0, 1.0)).all() and (weights == 1).all():
+    if can_be_share and form == "mean" and np.isin(scores, (0.0, 1.0)).all() and (weights == 1).all():
         low, high = wilson(float(scores.sum()), len(scores))
         return Metric(name, value, low, high, len(kept), form, higher_is_better, "Wilson")
     if len(kept) < 2:

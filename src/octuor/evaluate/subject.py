@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from octuor.api import Model
@@ -67,9 +68,7 @@ class Subject:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._engine is not None:
-            self._engine.stop()
-            self._engine = None
+        self._stop_engine()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -88,6 +87,8 @@ class Subject:
 
     def score(self, items: Sequence[Continuation], progress: Progress | None = None) -> list[Score]:
         """The score of each continuation. A context too long for the model loses its beginning."""
+        if self.model.budget is not None:  # a limit of memory has room for one cache
+            self._stop_engine()
         room = self.n_context + 1  # the last token is not an input
         fitting = [_fit(item, room) for item in items]
         keys = [key_of("score", item.context, item.ids) for item in fitting]
@@ -102,6 +103,8 @@ class Subject:
 
     def answer(self, wishes: Sequence[Wish], progress: Progress | None = None) -> list[Reply]:
         """The answer to each wish. Wishes with a temperature differ by their params.seed."""
+        if self.model.budget is not None:
+            self._scorer.release()
         fitting = [self._fit(wish) for wish in wishes]
         keys = [key_of("answer", wish.ids, asdict(wish.params), wish.is_chat) for wish in fitting]
 
@@ -149,6 +152,11 @@ class Subject:
             self._journal.flush()
         return [found[key] for key in keys]
 
+    def _stop_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.stop()
+            self._engine = None
+
     def _fit(self, wish: Wish) -> Wish:
         if wish.params.max_tokens is None:
             raise RequestError("wish: expected max_tokens, found none")
@@ -178,7 +186,7 @@ class Subject:
             request = Request(Prompt(wish.ids), wish.params, is_chat=wish.is_chat, name=f"eval-{place}")
             self._engine.submit(request, lambda event: events.put((place, event)))
 
-        for place, _ in zip(waiting, range(2 * MAX_BATCH), strict=False):
+        for place in islice(waiting, 2 * MAX_BATCH):
             submit(place)
         while pieces:
             place, event = events.get()

@@ -29,10 +29,12 @@ _MATRICES = ("wq", "wk", "wv", "wo", "router")
 class Change:
     """What the adapters in all slots add to one matrix.
 
-    has  [L + 1] bool: which slots change it; the last one, slot -1, is no adapter's
+    of   the slots that change it
+    has  [L + 1] bool, the same; the last one, slot -1, is no adapter's
     """
 
     native: _native.LowRank
+    of: frozenset[int]
     has: NDArray[np.bool_]
 
 
@@ -71,17 +73,22 @@ class AdaptedOps(NativeOps):
     def __init__(self, ops: NativeOps, stack: Stack, slots: Slots | int, rows: Slots | None = None) -> None:
         self.isa, self._context = ops.isa, ops._context
         self._stack, self._slots, self._rows = stack, slots, rows
+        self._used = frozenset((slots,) if isinstance(slots, int) else slots.tolist())
 
     def linear(self, x: F32Array, weight: _native.Matrix) -> F32Array:
         out = super().linear(x, weight)
-        self._add(self._stack.matrices.get(id(weight)), x, self._slots_of(x), out)
+        change = self._stack.matrices.get(id(weight))
+        if change is not None and self._has(change):
+            self.low_rank(x, change.native, self._slots_of(x), out)
         return out
 
     def route(self, x: F32Array, router: _native.Matrix | None, n_chosen: int) -> LayerRouting:
         routing = super().route(x, router, n_chosen)
-        change, slots = self._stack.matrices.get(id(router)), self._slots_of(x)
-        if change is not None and (changed := change.has[slots]).any():
-            self._add(change, x, slots, routing.logits)
+        change = self._stack.matrices.get(id(router))
+        if change is not None and self._has(change):
+            slots = self._slots_of(x)
+            self.low_rank(x, change.native, slots, routing.logits)
+            changed = change.has[slots]
             logits = routing.logits[changed]
             chosen = np.argsort(-logits, axis=-1, kind="stable")[:, :n_chosen].astype(np.int32)
             routing.experts[changed] = chosen
@@ -89,12 +96,11 @@ class AdaptedOps(NativeOps):
         return routing
 
     def moe(self, x: F32Array, routing: LayerRouting, experts: Sequence[Expert]) -> F32Array:
-        changes, slots = self._stack.experts.get(id(experts)), self._slots_of(x)
-        if changes is None:
+        changes = self._stack.experts.get(id(experts), {})
+        if not any(map(self._has, changes.values())):
             return super().moe(x, routing, experts)
+        slots = self._slots_of(x)
         changed = np.any([change.has[slots] for change in changes.values()], axis=0)
-        if not changed.any():
-            return super().moe(x, routing, experts)
         out = np.empty(x.shape, dtype=np.float32)
         for tokens, is_changed in ((np.flatnonzero(~changed), False), (np.flatnonzero(changed), True)):
             if len(tokens):
@@ -122,7 +128,8 @@ class AdaptedOps(NativeOps):
 
             def product(values: F32Array, part: str, leaf: Any) -> F32Array:
                 found = super(AdaptedOps, self).linear(values, leaf)
-                self._add(changes.get((e, part)), values, whose, found)
+                if (change := changes.get((e, part))) is not None:
+                    self.low_rank(values, change.native, whose, found)
                 return found
 
             hidden = self.swiglu(product(own, "gate", expert.gate), product(own, "up", expert.up))
@@ -140,9 +147,9 @@ class AdaptedOps(NativeOps):
         self._context.moe_sum(routing.experts, routing.weights, partial, out)
         return out
 
-    def _add(self, change: Change | None, x: F32Array, slots: Slots, out: F32Array) -> None:
-        if change is not None and change.has[slots].any():
-            self.low_rank(x, change.native, slots, out)
+    def _has(self, change: Change) -> bool:
+        """Whether any token of the pass gets it."""
+        return not change.of.isdisjoint(self._used)
 
     def _slots_of(self, x: F32Array) -> Slots:
         """[len(x)]: of all tokens of the pass, or of the wanted ones, which is the same where they are as many."""
@@ -165,4 +172,5 @@ def _change(changes: Sequence[LowRank | None]) -> Change | None:
         for change in changes
     ]
     has = np.array([*(change is not None for change in changes), False])
-    return Change(_native.LowRank(pairs, len(found[0].b), found[0].a.shape[1]), has)
+    native = _native.LowRank(pairs, len(found[0].b), found[0].a.shape[1])
+    return Change(native, frozenset(np.flatnonzero(has).tolist()), has)

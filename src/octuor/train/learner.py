@@ -15,15 +15,24 @@ class Optimization(Protocol):
     """How steps are taken: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) under a clipped gradient."""
 
     @property
-    def learning_rate(self) -> float: ...
+    def learning_rate(self) -> float:
+        """At its peak."""
+
     @property
-    def weight_decay(self) -> float: ...
+    def weight_decay(self) -> float:
+        """Of matrices."""
+
     @property
-    def beta1(self) -> float: ...
+    def beta1(self) -> float:
+        """Of the mean gradient."""
+
     @property
-    def beta2(self) -> float: ...
+    def beta2(self) -> float:
+        """Of the mean squared gradient."""
+
     @property
-    def clip_norm(self) -> float: ...
+    def clip_norm(self) -> float:
+        """The largest norm of a step's whole gradient."""
 
 
 def has_fast_bf16() -> bool:

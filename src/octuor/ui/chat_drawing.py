@@ -80,19 +80,6 @@ class Drawing:
             self._tab.status: status_html(shown, reader.language, card),
         }
 
-    def buttons(self, shown: Shown) -> Changes:
-        """What can be done next."""
-        tab, is_running = self._tab, shown.live is not None
-        is_asked = bool(shown.turns) and not is_running
-        is_answered = is_asked and shown.turns[-1].role == "assistant"
-        return {
-            tab.send: gr.update(visible=not is_running),
-            tab.stop: gr.update(visible=is_running),
-            tab.retry: gr.update(interactive=is_asked),
-            tab.undo: gr.update(interactive=is_asked),
-            tab.go_on: gr.update(interactive=is_answered),
-        }
-
     def name(self, reader: Reader, conversation: Conversation | None, search: str) -> Changes:
         """The title, the list, and what can be done with the conversation as a whole."""
         tab = self._tab
@@ -100,7 +87,6 @@ class Drawing:
         is_there = conversation is not None
         files = f"./ui/export/{current}"
         return {
-            tab.current: current,
             tab.title: gr.update(value="" if conversation is None else conversation.title, interactive=is_there),
             tab.conversations: self.list(reader, current, search),
             tab.export_markdown: gr.update(link=f"{files}.md" if is_there else None, interactive=is_there),
@@ -116,6 +102,12 @@ class Drawing:
         is_search = bool((search or "").strip())
         return conversations_html(found, current, reader.language, now, is_search=is_search)
 
+    def kept(self, reader: Reader, current: str, error: str | None = None) -> Shown:
+        """The conversation as it is kept now; an answer that has no word yet, to another page, is not shown."""
+        turns = self._kept.turns(reader.user.owner, current)
+        is_begun = not turns or turns[-1].content or turns[-1].finish
+        return Shown(None, turns if is_begun else turns[:-1], error=error)
+
     def conversation(
         self,
         reader: Reader,
@@ -125,9 +117,10 @@ class Drawing:
         error: str | None = None,
     ) -> Changes:
         """Everything that a conversation is shown in; None is an empty chat, and leaves model and settings."""
-        turns = () if conversation is None else self._kept.turns(reader.user.owner, conversation.id)
-        shown = Shown(conversation, turns, error=error)
-        changes = {**self.answer(reader, shown, None), **self.name(reader, conversation, search), **self.buttons(shown)}
+        current = "" if conversation is None else conversation.id
+        shown = self.kept(reader, current, error)
+        changes = {**self.answer(reader, shown, None), **self.name(reader, conversation, search)}
+        changes[self._tab.current] = current
         if conversation is None:
             return changes
         card = card_of(cards, conversation.model)

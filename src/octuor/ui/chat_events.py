@@ -32,32 +32,34 @@ class ChatEvents:
         self._talk = talking
         self._kept = conversations
         self._draw = Drawing(tab, conversations)
-        self._nothing: Changes = {tab.status: gr.skip()}
+        self._nothing: Changes = gr.skip()
 
     def connect(self, page: gr.Blocks) -> None:
         """Give each event its handler."""
         tab = self._tab
         boxes = list(tab.settings.values())
         asked = [tab.current, tab.cards, tab.model, *boxes]
-        seen: list[Any] = [*asked, tab.message, tab.chat, tab.status, tab.title, tab.conversations]
-        seen += [tab.send, tab.stop, tab.retry, tab.undo, tab.go_on]
-        seen += [tab.export_markdown, tab.export_json, tab.delete, tab.delete_row]
+        # each of these costs Gradio time at every step of an answer, whether it changes or not
+        told = [tab.chat, tab.status, tab.message, tab.current]
+        named = [tab.title, tab.conversations, tab.export_markdown, tab.export_json, tab.delete, tab.delete_row]
+        seen: list[Any] = [*told, tab.cards, tab.model, *boxes, *named]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         last: dict[str, Any] = {"trigger_mode": "always_last", **quiet}
 
         page.load(self.opened, None, seen, **quiet)
-        gr.on([tab.send.click, tab.message.submit], self.sent, [tab.message, *asked], seen, **quiet)
-        tab.chat.example_select(self.starter_chosen, asked, seen, **quiet)
-        tab.chat.edit(self.edited, asked, seen, **quiet)
-        tab.retry.click(self.retried, asked, seen, **quiet)
-        tab.go_on.click(self.continued, asked, seen, **quiet)
-        tab.undo.click(self.undone, [tab.message, *asked], seen, **quiet)
+        gr.on([tab.send.click, tab.message.submit], self.sent, [tab.message, *asked], told, **quiet)
+        tab.chat.example_select(self.starter_chosen, asked, told, **quiet)
+        tab.chat.edit(self.edited, asked, told, **quiet)
+        tab.retry.click(self.retried, asked, told, **quiet)
+        tab.go_on.click(self.continued, asked, told, **quiet)
+        tab.undo.click(self.undone, [tab.message, *asked], told, **quiet)
         tab.stop.click(self.stopped, None, None, queue=False, **quiet)
 
         tab.picked.change(self.picked, [tab.picked, tab.cards, tab.search], seen, **last)
         tab.new.click(self.new, [tab.search], seen, **quiet)
-        tab.search.input(self.searched, [tab.search, tab.current], tab.conversations, **last)
-        gr.on([tab.title.submit, tab.title.blur], self.renamed, [tab.title, tab.current, tab.search], seen, **quiet)
+        tab.search.change(self.searched, [tab.search, tab.current], tab.conversations, **last)
+        gr.on([tab.title.submit, tab.title.blur], self.renamed, [tab.title, tab.current, tab.search], named, **quiet)
+        tab.current.change(self.named, [tab.current, tab.search], named, **last)
         tab.delete.click(lambda: gr.update(visible=True), None, tab.delete_row, queue=False, **quiet)
         tab.delete_keep.click(lambda: gr.update(visible=False), None, tab.delete_row, queue=False, **quiet)
         tab.delete_sure.click(self.deleted, [tab.current, tab.search], seen, **quiet)
@@ -160,10 +162,8 @@ class ChatEvents:
             async for shown in answer:
                 changes = self._draw.answer(reader, shown, panel.card)
                 if is_first:
-                    changes |= await asyncio.to_thread(self._draw.name, reader, conversation, "")
+                    changes[self._tab.current] = conversation.id
                     changes |= {} if text is None else {self._tab.message: ""}
-                if is_first or shown.live is None:
-                    changes |= self._draw.buttons(shown)
                 is_first = False
                 yield changes
             if shown.live is not None:  # another conversation was chosen meanwhile, and is drawn already
@@ -184,8 +184,7 @@ class ChatEvents:
 
     def _messages(self, reader: Reader, panel: Panel, error: str | None = None) -> Changes:
         """The messages as they are kept now."""
-        shown = talk.Shown(None, self._kept.turns(reader.user.owner, panel.current), error=error)
-        return {**self._draw.answer(reader, shown, panel.card), **self._draw.buttons(shown)}
+        return self._draw.answer(reader, self._draw.kept(reader, panel.current, error), panel.card)
 
     # ---- conversations ---------------------------------------------------------------------------
 
@@ -205,6 +204,11 @@ class ChatEvents:
     def searched(self, request: gr.Request, search: str, current: str) -> str:
         """The list, narrowed."""
         return self._draw.list(reader_of(request), current, search)
+
+    def named(self, request: gr.Request, current: str, search: str) -> Changes:
+        """Another conversation is shown, or one has begun."""
+        reader = reader_of(request)
+        return self._draw.name(reader, self._kept.find(reader.user.owner, current), search)
 
     def renamed(self, request: gr.Request, title: str, current: str, search: str) -> Changes:
         """The title has another text; an empty one becomes what it was."""

@@ -113,7 +113,7 @@ def build_chat_tab(words: gr.I18n) -> ChatTab:
                     autofocus=True,
                 )
                 send = gr.Button(words("send"), elem_id="send", variant="primary")
-                stop = gr.Button(words("stop"), elem_id="stop", visible=False)
+                stop = gr.Button(words("stop"), elem_id="stop")  # style.css shows one of the two
             gr.Markdown(words("keys"), elem_id="keys")
         with gr.Column(elem_id="settings", min_width=0):
             settings, reset = _settings_panel(words)

@@ -50,12 +50,18 @@ def chat_messages(shown: Shown, language: Language) -> list[dict[str, Any]]:
 
 
 def status_html(shown: Shown, language: Language, model: ModelCard | None) -> str:
-    """Speed, tokens used of the context, why the answer ended; while it goes on, how it goes. "" before all answers."""
+    """Speed, tokens used of the context, why the answer ended; while it goes on, how it goes. "" before all messages.
+
+    By its classes the style sheet knows what can be done next: stop what is "live"; retry, undo, continue what has
+    "ended"; retry and undo what was "asked" and has no answer.
+    """
     if shown.live is not None:
-        return _line(_live(shown.live, language))
+        return _line([(f"live {name}", text) for name, text in _live(shown.live, language)])
     last = shown.turns[-1] if shown.turns else None
-    if last is None or last.role != "assistant":
+    if last is None:
         return ""
+    if last.role != "assistant":
+        return _line([("asked", "")])
     parts = []
     if last.tokens_per_s is not None:
         parts.append(("speed", _speed(last.tokens_per_s, language)))
@@ -63,8 +69,8 @@ def status_html(shown: Shown, language: Language, model: ModelCard | None) -> st
         parts.append(("answered", say(language, "answered", n=number(language, last.completion_tokens))))
     if last.prompt_tokens is not None and last.completion_tokens is not None:
         parts.append(("context", _used(last.prompt_tokens + last.completion_tokens, language, model)))
-    if last.finish is not None:
-        parts.append((f"ended {last.finish}", say(language, f"ended_{last.finish}")))
+    ending = last.finish or "cancelled"
+    parts.append((f"ended {ending}", say(language, f"ended_{ending}")))
     return _line(parts)
 
 

@@ -133,7 +133,7 @@
     if (element) tell(element);
     else hide();
   });
-  document.addEventListener("pointerleave", hide);
+  document.documentElement.addEventListener("pointerleave", hide);
   document.addEventListener("focusin", (event) => { if (event.target.matches(".tok")) tell(event.target); });
   document.addEventListener("focusout", hide);
   document.addEventListener("click", (event) => {
@@ -168,7 +168,7 @@
     at = known = lit = null;
     if (!seen) return;
     // Gradio's rules for texts are stronger than any of a part of a text
-    for (let prose; (prose = seen.closest(".prose")); ) prose.classList.remove("prose");
+    for (let text; (text = seen.closest(".prose, .md")); ) text.classList.remove("prose", "md");
     colour();
   }
 

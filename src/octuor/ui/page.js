@@ -12,13 +12,12 @@
   // ---- the language: the browser's, until one is chosen -------------------------------------------
   const cookie = document.cookie.match(/(?:^|; )octuor_language=(\w\w)/);
   const chosen = cookie && LANGUAGES.includes(cookie[1]) ? cookie[1] : null;
-  if (chosen) {
-    // Gradio asks the browser for its language once, when it begins
-    Object.defineProperty(navigator, "language", { get: () => chosen });
-    Object.defineProperty(navigator, "languages", { get: () => [chosen] });
-  }
   const language = chosen || LANGUAGES.find((tag) => navigator.language.toLowerCase().startsWith(tag)) || "en";
-  document.documentElement.lang = language;
+  // Gradio asks the browser for its language once, when it begins. It has no Italian of its own and would not take ours:
+  // ours stands in the place of its Catalan (page.py)
+  const slot = language === "it" ? "ca" : language;
+  Object.defineProperty(navigator, "language", { get: () => slot });
+  Object.defineProperty(navigator, "languages", { get: () => [slot] });
 
   function choose(tag) {
     document.cookie = `octuor_language=${tag}; path=/; max-age=31536000; samesite=lax`;
@@ -178,6 +177,7 @@
   function look() {
     isScheduled = false;
     paint();
+    if (document.documentElement.lang !== language) document.documentElement.lang = language;
     complete();
     address();
   }

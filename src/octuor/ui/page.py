@@ -20,6 +20,9 @@ from octuor.ui.talk import Talk
 from octuor.ui.texts import NAMES, translations
 from octuor.ui.visitors import scope_user
 
+# Gradio takes texts only in languages that it speaks itself, and Italian is none. page.js knows of this too.
+SLOTS = {"it": "ca"}
+
 
 def build_page(backend: Backend, conversations: Conversations, words: gr.I18n) -> gr.Blocks:
     """The whole page. words: as `page_words` makes them; it is given to the mounting too."""
@@ -40,7 +43,8 @@ def build_page(backend: Backend, conversations: Conversations, words: gr.I18n) -
 
 def page_words() -> gr.I18n:
     """All texts, for the browser to choose from by its language or by the one that was chosen."""
-    return gr.I18n(**translations())
+    texts = translations()
+    return gr.I18n(**{SLOTS.get(language, language): known for language, known in texts.items()})
 
 
 def page_routes(conversations: Conversations) -> list[Route]:

@@ -111,23 +111,26 @@ def messages_of(turns: Sequence[Turn]) -> tuple[Message, ...]:
 
 
 class Pace:
-    """When to tell the page more: at most 20 times a second, and more seldom where the answer is long.
+    """When to tell the page more: at most 20 times a second, and more seldom where the answer is long or many go on.
 
-    A browser draws the whole answer again each time.
+    A browser draws the whole answer again each time, and the server works some milliseconds for it.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._told_at = -1e9
+        self._told = 0
 
-    def wait_s(self, characters: int) -> float:
-        """How long to wait until the next time; 0 or less: now."""
-        interval = 0.05 + 0.05 * min(characters / 8000, 4)
+    def wait_s(self, characters: int, n_answers: int) -> float:
+        """How long to wait until the next time; 0 or less: now, as with the first word."""
+        if not self._told:
+            return 0.0
+        interval = (0.05 + 0.05 * min(characters / 8000, 4)) * max(1.0, n_answers / 4)
         return self._told_at + interval - self._clock()
 
-    def told(self) -> None:
-        """The page has been told."""
-        self._told_at = self._clock()
+    def told(self, characters: int) -> None:
+        """The page has been told of so many."""
+        self._told_at, self._told = self._clock(), characters
 
 
 @dataclass
@@ -167,6 +170,7 @@ class Talk:
         self.conversations = conversations
         self._clock = clock
         self._running: dict[str, _Answer] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     def is_running(self, page: str) -> bool:
         """Whether an answer is under way for this page."""
@@ -226,10 +230,13 @@ class Talk:
                 if not running.is_left:
                     yield Shown(conversation, (*before, *final), None, error)
             finally:
-                pump.cancel()
+                if not pump.cancelling():  # a second time would cut short what the backend does to end its work
+                    pump.cancel()
                 writer.finish(running)  # the page has gone: once, and at once
-                await asyncio.wait({pump})
-            if not pump.cancelled() and (bug := pump.exception()) is not None:
+                if not pump.done():  # the page need not wait until the backend has ended its work
+                    self._ending.add(pump)
+                    pump.add_done_callback(self._ending.discard)
+            if pump.done() and not pump.cancelled() and (bug := pump.exception()) is not None:
                 raise bug
         finally:
             if self._running.get(page) is running:
@@ -280,15 +287,15 @@ class Talk:
         """The answer as far as it is, again and again until it ends or is stopped."""
         pace, kept_at = Pace(self._clock), self._clock()
         while not running.over.is_set():
+            pace.told(len(running.text))
             yield writer.turn(running), Live(running.tokens, running.tokens_per_s, self._clock() - running.asked_at)
-            pace.told()
             if running.text and self._clock() - kept_at > KEPT_EVERY_S:
                 await asyncio.to_thread(writer.keep, running)
                 kept_at = self._clock()
             running.changed.clear()
             if not running.over.is_set():
                 await _until(running.changed, WAITING_EVERY_S)
-            await _until(running.over, pace.wait_s(len(running.text)))
+            await _until(running.over, pace.wait_s(len(running.text), len(self._running)))
 
 
 class _Writer:

@@ -194,6 +194,18 @@ CHAT: Mapping[str, Row] = {
         "Una risposta è in corso; fermala prima.",
         "Hay una respuesta en curso; deténgala primero.",
     ),
+    # ---- what Gradio's own buttons say, by Gradio's keys --------------------------------------------
+    "chatbot.copy_message": (
+        "Copy message",
+        "Copier le message",
+        "Nachricht kopieren",
+        "Copia il messaggio",
+        "Copiar el mensaje",
+    ),
+    "chatbot.copied_message": ("Copied", "Copié", "Kopiert", "Copiato", "Copiado"),
+    "chatbot.edit": ("Edit", "Modifier", "Bearbeiten", "Modifica", "Editar"),
+    "chatbot.submit": ("Submit", "Envoyer", "Absenden", "Invia", "Enviar"),
+    "chatbot.cancel": ("Cancel", "Annuler", "Abbrechen", "Annulla", "Cancelar"),
     # ---- settings --------------------------------------------------------------------------------
     "model": ("Model", "Modèle", "Modell", "Modello", "Modelo"),
     "settings": ("Settings", "Réglages", "Einstellungen", "Impostazioni", "Ajustes"),

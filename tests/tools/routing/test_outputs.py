@@ -16,7 +16,9 @@ def test_all_kinds(analysis: Analysis, tmp_path: Path) -> None:
     outputs = Outputs(tmp_path / "a.png", tmp_path / "a.svg", tmp_path / "a.csv", tmp_path / "a.html")
     outputs.check()
     (tmp_path / "a.html").write_text("old")
-    written = write_outputs(analysis, outputs, [0])
+    told: list[tuple[str, int, int]] = []
+    written = write_outputs(analysis, outputs, [0], on_file=lambda *step: told.append(step))
+    assert told == [(path.name, n, 10) for n, path in enumerate(written)]
     parts = ("experts", "repetition", "text")
     names = [f"a-{part}.{kind}" for kind in ("png", "svg", "csv") for part in parts]
     assert [path.name for path in written] == [*names, "a.html"]

@@ -65,7 +65,7 @@ class Bold:
 def _metrics(documents: list[Document]) -> list[Metric]:
     """By field the mean and deviation of its groups' means, then each group's mean with its interval."""
     names = list(dict.fromkeys(name for document in documents for name in document.scores))
-    groups = [make_metric(name, documents, higher_is_better=None) for name in names]
+    groups = [make_metric(name, documents, higher_is_better=None, can_be_share=False) for name in names]
     found = []
     for field in dict.fromkeys(name.partition(":")[0] for name in names):
         means = {group.name: group.value for group in groups if group.name.partition(":")[0] == field}

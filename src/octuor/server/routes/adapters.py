@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.responses import PlainTextResponse, Response
 
+from octuor.errors import CheckpointError, ConfigError
 from octuor.server.answering import Caller, caller_of
 from octuor.server.errors import ApiError, invalid
 from octuor.server.route import keyed_router
@@ -25,7 +26,10 @@ async def load_adapter(body: LoadAdapter, caller: Annotated[Caller, Depends(call
     if not path.is_relative_to(folder):
         found = f"lora_path: expected a folder within the server's adapter_folder, found {body.lora_path!r}"
         raise invalid(found, "lora_path")
-    await asyncio.to_thread(served.model.adapters.load, path, body.lora_name)
+    try:
+        await asyncio.to_thread(served.model.adapters.load, path, body.lora_name)
+    except (CheckpointError, ConfigError) as error:
+        raise invalid(f"lora_path: {error}", "lora_path") from error
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from octuor.checkpoint.files import replacing
@@ -38,31 +39,55 @@ class Outputs:
             check_matplotlib()
 
 
-def write_outputs(analysis: Analysis, outputs: Outputs, layers: Sequence[int]) -> list[Path]:
-    """Write them, over any that are there, and say which. Raises CheckpointError where one cannot be written."""
-    written = []
-    for path, data in _files(analysis, outputs, layers):
+def write_outputs(
+    analysis: Analysis,
+    outputs: Outputs,
+    layers: Sequence[int],
+    *,
+    on_file: Callable[[str, int, int], None] | None = None,
+) -> list[Path]:
+    """Write them, over any that are there, and say which. Raises CheckpointError where one cannot be written.
+
+    on_file  called with a file's name before it is made, files done, and files in all
+    """
+    files = _files(analysis, outputs, layers)
+    for done, (path, make) in enumerate(files.items()):
+        if on_file is not None:
+            on_file(path.name, done, len(files))
+        data = make()
         with replacing(path, len(data), overwrite=True) as file:
             file.write(data)
-        written.append(path)
-    return written
+    return list(files)
 
 
-def _files(analysis: Analysis, outputs: Outputs, layers: Sequence[int]) -> Iterator[tuple[Path, bytes]]:
+def _files(analysis: Analysis, outputs: Outputs, layers: Sequence[int]) -> dict[Path, Callable[[], bytes]]:
+    """Files by their paths, in order, each with what makes it."""
+    found: dict[Path, Callable[[], bytes]] = {}
     for path in (outputs.png, outputs.svg):
-        if path is not None:
-            figures = (
-                plot_experts(analysis.tallies, layers), plot_repetition(analysis.tallies),
-                plot_text(analysis.blocks, layers),
-            )  # fmt: skip
-            for part, figure in zip(PARTS, figures, strict=True):
-                yield _named(path, part), drawn(figure, path.suffix[1:].lower())
+        if path is None:
+            continue
+        for part in PARTS:
+            found[_named(path, part)] = partial(_picture, analysis, layers, part, path.suffix[1:].lower())
     if outputs.csv is not None:
-        texts = (experts_csv(analysis, layers), repetition_csv(analysis), text_csv(analysis))
-        for part, text in zip(PARTS, texts, strict=True):
-            yield _named(outputs.csv, part), text.encode()
+        for part in PARTS:
+            found[_named(outputs.csv, part)] = partial(_table, analysis, layers, part)
     if outputs.html is not None:
-        yield outputs.html, routing_page(analysis, layers).encode()
+        found[outputs.html] = lambda: routing_page(analysis, layers).encode()
+    return found
+
+
+def _picture(analysis: Analysis, layers: Sequence[int], part: str, kind: str) -> bytes:
+    if part == "experts":
+        return drawn(plot_experts(analysis.tallies, layers), kind)
+    if part == "repetition":
+        return drawn(plot_repetition(analysis.tallies), kind)
+    return drawn(plot_text(analysis.blocks, layers), kind)
+
+
+def _table(analysis: Analysis, layers: Sequence[int], part: str) -> bytes:
+    if part == "experts":
+        return experts_csv(analysis, layers).encode()
+    return (repetition_csv(analysis) if part == "repetition" else text_csv(analysis)).encode()
 
 
 def _named(path: Path, part: str) -> Path:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from octuor.errors import RequestError
 from octuor.tokenizer import Tokenizer
 
 MAX_CHARACTERS = 16 << 20  # of a file that are read
+MAX_PIECE = 64  # characters of a token, and more than any has
 WINDOW = 2048  # tokens that run as one text, BOS included, where the model's context is not shorter
 
 
@@ -76,27 +77,33 @@ def read_file(path: Path) -> str:
 def windows(tokenizer: Tokenizer, domain: Domain, context: int, max_tokens: int) -> list[list[int]]:
     """A domain's texts as ids, each after BOS, cut where they are longer than a window: max_tokens without BOS.
 
-    All documents' first windows come before all second ones, so that a limit takes something of every document.
+    All documents' first windows come before all second ones; documents beyond max_tokens are not even encoded.
     """
     size = min(context, WINDOW) - 1
-    columns = [_parts(tokenizer.encode(text), size) for text in domain.documents]
     found: list[list[int]] = []
     left = max_tokens
-    for part in _in_turn(columns):
-        if left <= 0:
-            break
+    for part in _in_turn([_parts(tokenizer, text, size, max_tokens) for text in domain.documents]):
         found.append([tokenizer.bos_id, *part[:left]])
         left -= len(part)
+        if left <= 0:
+            break
     return found
 
 
-def _parts(ids: list[int], size: int) -> list[list[int]]:
-    return [ids[at : at + size] for at in range(0, len(ids), size)]
+def _parts(tokenizer: Tokenizer, text: str, size: int, max_tokens: int) -> Iterator[list[int]]:
+    ids = tokenizer.encode(text[: MAX_PIECE * max_tokens])
+    for at in range(0, len(ids), size):
+        yield ids[at : at + size]
 
 
-def _in_turn(columns: Sequence[Sequence[list[int]]]) -> Iterator[list[int]]:
-    for row in zip_longest(*columns):
-        yield from (part for part in row if part is not None)
+def _in_turn(columns: Sequence[Iterator[list[int]]]) -> Iterator[list[int]]:
+    waiting = deque(columns)
+    while waiting:
+        column = waiting.popleft()
+        part = next(column, None)
+        if part is not None:
+            yield part
+            waiting.append(column)
 
 
 def _visible(folder: Path, *, deep: bool = False) -> list[Path]:
