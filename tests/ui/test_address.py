@@ -14,7 +14,7 @@ from fake_openai import DONE, Asked, FakeServer, event, head, piece, serving, us
 from octuor.errors import ConfigError, UiError
 from octuor.ui.address import Address, base_of
 from octuor.ui.backend import Ask, ChatSettings, Delta, Done, Message, User
-from server.live_server import live_server
+from server.live_server import live_server, until
 
 SOMEBODY = User("b" * 43)
 HELLO = (Message("user", "Hello"),)
@@ -213,6 +213,8 @@ def test_octuor_is_such_an_address() -> None:
             await address.close()
 
         asyncio.run(run())
-        [_, first, second] = live.records
+        chats = "/v1/chat/completions"
+        until(lambda: sum(record.path == chats for record in live.records) == 2, "both records")
+        first, second = (record for record in live.records if record.path == chats)
     assert first.jobs[0].request.params.repetition_penalty == 1.2
     assert second.jobs[0].request.is_chat is False
