@@ -158,7 +158,12 @@ def test_the_page_alone_needs_no_model(home: Path, monkeypatch: pytest.MonkeyPat
     """The state of the keys is this machine's, as for a server."""
     served: list[Any] = []
     monkeypatch.setattr("octuor.ui.run.page_front", lambda serving, backend: [])  # noqa: ARG005
-    monkeypatch.setattr("octuor.ui.run.run_server", lambda *args, **_: served.append(args) or 0)
+
+    def run_server(*args: object, on_ready: object) -> int:  # noqa: ARG001
+        served.append(args)
+        return 0
+
+    monkeypatch.setattr("octuor.ui.run.run_server", run_server)
     lines: list[str] = []
     settings = ServerSettings(port=0, host="0.0.0.0", allow_no_keys=True)
     assert run.serve_page(Address("host:1"), settings, on_ready=lines.append, warn=lines.append) == 0

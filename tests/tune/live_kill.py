@@ -44,7 +44,11 @@ def wait_for_steps(out: Path, process: subprocess.Popen[bytes]) -> None:
     before = metrics.stat().st_mtime_ns if metrics.is_file() else 0
     n = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
     while process.poll() is None:
-        if metrics.is_file() and metrics.stat().st_mtime_ns > before and metrics.read_bytes().count(b"\n") not in (0, n):
+        if (
+            metrics.is_file()
+            and metrics.stat().st_mtime_ns > before
+            and metrics.read_bytes().count(b"\n") not in (0, n)
+        ):
             return
         time.sleep(0.005)
 

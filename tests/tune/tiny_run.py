@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceTrainer
 
-from octuor.checkpoint.pack import TokenizerFile
 from octuor.config import ModelConfig
 from octuor.tools.synth import synth
 

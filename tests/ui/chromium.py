@@ -35,14 +35,14 @@ OPTIONS = (
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+def until(condition: Callable[[], T | None], what: str, deadline_s: float = DEADLINE_S) -> T:
     """Wait for something that has to come; the value that says so. Elements that change under our eyes are no error."""
     end = time.monotonic() + deadline_s
     while True:
         try:
             found = condition()
         except StaleElementReferenceException:
-            found = None  # type: ignore[assignment]
+            found = None
         if found:
             return found
         assert time.monotonic() < end, f"expected {what}"
@@ -205,9 +205,13 @@ class Chat:
 
     # ---- what the browser noted ------------------------------------------------------------------
 
+    def _log(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return found
+
     def complaints(self) -> list[str]:
         """Errors and warnings of the page since the last look, the policy's among them."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        return [entry["message"] for entry in self._log() if entry["level"] in ("SEVERE", "WARNING")]
 
 
 @contextmanager

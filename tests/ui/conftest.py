@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -64,8 +64,9 @@ def window(server: ServeProcess, tmp_path_factory: pytest.TempPathFactory) -> It
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Leave a picture of what a test that failed has seen."""
     report = yield
-    if report.when == "call" and report.failed and isinstance(item, pytest.Function) and "window" in item.funcargs:
-        item.funcargs["window"].picture(f"failed-{item.name}")
+    window: Any = item.funcargs.get("window") if isinstance(item, pytest.Function) else None
+    if window is not None and report.when == "call" and report.failed:
+        window.picture(f"failed-{item.name}")
     return report
 
 

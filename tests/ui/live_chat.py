@@ -108,7 +108,8 @@ def test_the_settings_have_the_well_known_defaults_and_can_be_reset(chat: Chat) 
     assert shown() == defaults
     for name, (least, most) in ranges.items():
         slider = chat.all(f"#{name} input[type='range']")[0]
-        assert (float(slider.get_attribute("min")), float(slider.get_attribute("max"))) == (least, most), name
+        found = [float(slider.get_attribute(end) or "nan") for end in ("min", "max")]
+        assert found == [least, most], name
     for name, value in (("temperature", 0.3), ("max-new-tokens", 9), ("top-p", 0.5), ("top-k", 3), ("seed", 4)):
         chat.set(name, value)
     chat.type("#system textarea", "Be brief.")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from ui.chromium import Chat, until
@@ -26,6 +27,13 @@ def bring(chat: Chat, document: Any, folder: Path) -> None:
     file = folder / "conversation.json"
     file.write_text(json.dumps(document), encoding="utf-8")
     chat.all("input[type='file']")[0].send_keys(str(file))
+
+
+def pasted(chat: Chat, button: str) -> str:
+    """What a copy button puts into the clipboard."""
+    chat.click(button)
+    chat.type("#message textarea", "", Keys.CONTROL + "v" + Keys.NULL)
+    return until(lambda: chat.value("#message textarea"), "a text to be pasted")
 
 
 def test_a_page_loaded_again_during_an_answer_has_what_was_said(chat: Chat) -> None:
@@ -110,13 +118,8 @@ def test_html_is_text_and_is_copied_as_it_was_written(chat: Chat, tmp_path: Path
     assert chat.script("return document.querySelectorAll('#chat .message :is(b, i, u)').length") == 0
     assert "A <\u2060b>tag<\u2060/b>, <i>code</i>" in chat.answers[0]
     assert chat.all("#chat .message .katex")
-    chat.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
-    chat.script("window.copied = []; navigator.clipboard.readText && navigator.clipboard.readText().catch(() => 0)")
-    chat.script("document.querySelector('#chat .message-buttons-left button').click()")
-    read = "navigator.clipboard.readText().then(arguments[0], () => arguments[0](''))"
-    until(lambda: chat.driver.execute_async_script(read) == MARKDOWN, "the message in the clipboard")
-    chat.script("document.querySelector('#chat .copy_code_button').click()")
-    until(lambda: chat.driver.execute_async_script(read).strip() == 'x = "<u>"', "the code in the clipboard")
+    assert pasted(chat, "#chat .message-buttons-left button") == MARKDOWN
+    assert pasted(chat, "#chat .copy_code_button").strip() == 'x = "<u>"'
 
 
 def test_what_is_no_conversation_is_refused_with_a_note(chat: Chat, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ import pytest
 from serve_process import ServeProcess, octuor_at, serve_process
 from server.http_client import HELLO
 from ui.chromium import Chat, until
+from ui.proxy import below
+
+LINKS = "return [...document.querySelectorAll('a[href]')].map(e => e.href)"
 
 
 def lines_of(server: ServeProcess) -> list[dict[str, Any]]:
@@ -156,8 +159,20 @@ def test_pages_that_are_open_end_with_the_server_at_once(tmp_path: Path, another
 # ---- a proxy -------------------------------------------------------------------------------------
 
 
-def test_below_a_path_of_a_proxy_the_page_asks_below_it(server: ServeProcess) -> None:
-    """What nginx's `location /chat/ { proxy_pass …/; proxy_set_header X-Forwarded-Prefix /chat; }` brings here."""
+def test_below_a_path_of_a_proxy_all_of_it_works(server: ServeProcess, another: Callable[..., Chat]) -> None:
+    with below("/chat", server.url) as url:
+        chat = another(url).open()
+        chat.set("max-new-tokens", 8)
+        answer = chat.say("Hello there.")
+        assert chat.complaints() == []
+        [link] = [found for found in chat.script(LINKS) if found.endswith(".json")]
+        assert link.startswith(url)
+        assert {found["path"] for found in chat.driver.get_cookies()} == {"/chat"}
+        chat.reload()
+        until(lambda: chat.answers == [answer], "the conversation again")
+
+
+def test_what_a_proxy_says_of_itself_is_believed(server: ServeProcess) -> None:
     headers = {"x-forwarded-prefix": "/chat", "x-forwarded-proto": "https", "x-forwarded-host": "octuor.example"}
     with httpx.Client(base_url=server.url, headers=headers) as client:
         answer = client.get("/")

@@ -45,10 +45,9 @@ def test_every_answer_of_the_page_has_the_headers(tmp_path: Path, path: str) -> 
 
 
 def test_the_page_does_not_introduce_itself_as_somebody_else() -> None:
-    html = marked(
-        b'<head><meta property="og:title" content="Gradio" />\n<meta name="x"></head><body>og:title</body>', ""
-    )
-    assert html == b'<head>\n<meta name="x"></head><body>og:title</body>'
+    theirs = b'<meta property="og:title" content="Gradio" />\n<link rel="manifest" href="/manifest.json" />'
+    html = marked(b"<head>" + theirs + b'<meta name="x"></head><body>og:title</body>', "")
+    assert html == b'<head><meta name="x"></head><body>og:title</body>'
 
 
 @pytest.mark.parametrize(
@@ -65,6 +64,8 @@ def test_the_page_does_not_introduce_itself_as_somebody_else() -> None:
         ("GET", "/gradio_api/custom_component/a/b/c/d"),
         ("GET", "/gradio_api/token"),
         ("GET", "/robots.txt"),
+        ("GET", "/favicon.ico"),
+        ("GET", "/manifest.json"),
         ("POST", "/gradio_api/call/answer"),
         ("POST", "/gradio_api/api/answer"),
         ("POST", "/gradio_api/process_recording"),

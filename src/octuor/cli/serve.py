@@ -59,14 +59,16 @@ def main(
     from octuor.errors import BackendError
 
     try:
-        from octuor.server.run import serve
+        from octuor.server.run import Front, serve
         from octuor.server.settings import Config, ModelSettings, read_config
     except ModuleNotFoundError as error:
         raise BackendError(f'serve: expected {error.name}, found none; pip install "octuor[serve]"') from error
 
-    front = None
+    front: Front | None = None
     if ui:
-        from octuor.ui.run import own_page as front
+        from octuor.ui.run import own_page
+
+        front = own_page
 
     settings = Config() if config is None else read_config(config)
     given: dict[str, Any] = {

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from octuor.checkpoint import Checkpoint
     from octuor.tune.check import Check
     from octuor.tune.data import Dataset
-    from octuor.tune.loop import TuneMetrics, Validation
+    from octuor.tune.loop import TuneMetrics
     from octuor.tune.recipe import TuneRecipe
+    from octuor.tune.score import Validation
 
 
 def main(

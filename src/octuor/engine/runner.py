@@ -42,8 +42,8 @@ class Runner:
         model = self._model
         entries = []
         wanted: list[int] = []
-        recorded: list[int] = []
-        spans: list[tuple[slice, slice]] = []
+        spans: list[tuple[slice, range]] = []
+        is_recorded = False
         n_rows = 0
         for part in work:
             sequence = part.sequence
@@ -52,11 +52,11 @@ class Runner:
             n_rows += part.n_tokens
             kept = range(n_rows - (part.n_tokens if sequence.is_reader else int(part.is_last)), n_rows)
             told = range(n_rows - _n_recorded(part), n_rows)
-            spans.append((_next(wanted, kept), _next(recorded, told)))
+            spans.append((slice(len(wanted), len(wanted) + len(kept)), told))
             wanted += kept
-            recorded += told
+            is_recorded |= len(told) > 0
         needed = wanted or [n_rows - 1]  # a pass needs a row, wanted or not
-        log = PassLog(model.ops, recorded, n_rows) if recorded else None
+        log = PassLog(model.ops) if is_recorded else None
         batch, rows = step(self._cache, entries), np.asarray(needed, dtype=np.int32)
         ops = model.ops
         if any(part.sequence.adapter is not None for part in work):
@@ -67,9 +67,8 @@ class Runner:
         else:
             logits = np.empty((0, model.config.vocab_size), dtype=np.float32)
         states = model.ops.to_numpy(hidden)
-        routes = None if log is None else log.routes()
         return [
-            Result(states[kept], logits[kept], routes[told] if routes is not None and told.stop > told.start else None)
+            Result(states[kept], logits[kept], log.routes(told) if log is not None and told else None)
             for kept, told in spans
         ]
 
@@ -79,7 +78,3 @@ def _n_recorded(part: Work) -> int:
     if not part.sequence.is_recorded:
         return 0
     return int(part.is_last) if part.sequence.answer else part.n_tokens
-
-
-def _next(rows: list[int], more: range) -> slice:
-    return slice(len(rows), len(rows) + len(more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,39 +13,54 @@ from octuor.ops import Array, LayerRouting, Ops
 from octuor.routing.values import Alternatives, Routing, TokenRoutes
 from octuor.tokenizer import Detokenizer, Tokenizer
 
+JOINED = 64
 Top = tuple[tuple[int, float], ...]  # ids and log-probabilities, likeliest first
 
 
 class PassLog:
-    """The on_route of one forward pass: keeps what each layer tells, and gives it by token afterwards.
+    """The on_route of one forward pass: keeps what each layer tells, and gives it by token afterwards."""
 
-    recorded  rows of the pass whose routes are wanted, rising
-    n_rows    T
-    """
-
-    def __init__(self, ops: Ops, recorded: Sequence[int], n_rows: int) -> None:
+    def __init__(self, ops: Ops) -> None:
         self._ops = ops
-        self._layers: list[LayerRouting] = []
-        self._places = None if len(recorded) == n_rows else np.asarray(recorded)
+        self._layers: list[tuple[Array, Array]] = []  # experts and weights, [T, A] each
 
     def __call__(self, layer: int, routing: LayerRouting) -> None:  # noqa: ARG002 - layers come in order
-        self._layers.append(routing)
+        self._layers.append((routing.experts, routing.weights))
 
-    def routes(self) -> TokenRoutes:
-        """Those of the recorded rows, when the pass is over."""
-        experts = [self._taken(layer.experts) for layer in self._layers]
-        weights = [self._taken(layer.weights) for layer in self._layers]
-        return TokenRoutes(_by_token(experts).astype(np.int16), _by_token(weights))
-
-    def _taken(self, found: Array) -> NDArray[np.float32]:
-        array = self._ops.to_numpy(found)
-        return array if self._places is None else array[self._places]
+    def routes(self, rows: range) -> TokenRoutes:
+        """Those of rows that follow each other, when the pass is over."""
+        return PassRoutes(self._ops, self._layers, rows)
 
 
-def _by_token(layers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """[T, A] of each layer -> [T, L, A], contiguous."""
-    joined = np.concatenate(layers).reshape(len(layers), *layers[0].shape)
-    return np.ascontiguousarray(joined.transpose(1, 0, 2))
+class PassRoutes(TokenRoutes):
+    """Some rows of a pass, copied out of what its routers gave when somebody first looks at them.
+
+    So that the step of an answer, half a millisecond with a small model, need not wait for it.
+    """
+
+    def __init__(self, ops: Ops, layers: Sequence[tuple[Array, Array]], rows: range) -> None:
+        self.__dict__.update(_ops=ops, _layers=layers, _rows=rows)  # a frozen class
+
+    def __len__(self) -> int:
+        rows: range = self.__dict__["_rows"]
+        return len(rows)
+
+    @cached_property
+    def experts(self) -> NDArray[np.int16]:  # type: ignore[override]
+        """As in TokenRoutes."""
+        return self._copied(0).astype(np.int16)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float32]:  # type: ignore[override]
+        """As in TokenRoutes."""
+        return self._copied(1)
+
+    def _copied(self, which: int) -> NDArray[np.float32]:
+        """[T, A] of each layer -> [rows, L, A], contiguous."""
+        ops, layers, rows = (self.__dict__[name] for name in ("_ops", "_layers", "_rows"))
+        parts = [ops.to_numpy(layer[which])[rows.start : rows.stop] for layer in layers]
+        joined = np.concatenate(parts).reshape(len(parts), *parts[0].shape)
+        return np.ascontiguousarray(joined.transpose(1, 0, 2))
 
 
 class Recording:
@@ -71,6 +87,8 @@ class Recording:
     def add_routes(self, routes: TokenRoutes) -> None:
         """Those of the next tokens that have none yet."""
         self._routes.append(routes)
+        if len(self._routes) == JOINED:  # a pass holds more than its routes while they are not looked at
+            self._routes = [TokenRoutes.joined(self._routes)]
 
     @property
     def has_routes(self) -> bool:

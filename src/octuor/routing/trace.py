@@ -54,12 +54,12 @@ def trace(
         runs = cut(alone, sequence.length, chunk)
         n_tokens = runs[-1].stop - sequence.length
         wanted = range(n_tokens) if has_logits else range(n_tokens - 1, n_tokens)
-        log = PassLog(ops, range(n_tokens), n_tokens)
+        log = PassLog(ops)
         batch = step(cache, [(sequence, ids[run.start : run.stop]) for run in runs])
         rows = np.asarray(wanted, dtype=np.int32)
         hidden = forward_pass.forward(ops, weights, config, batch, log, rows)
         logits = ops.to_numpy(forward_pass.logits(ops, weights, hidden)) if has_logits else None
-        yield Traced(log.routes(), logits)
+        yield Traced(log.routes(range(n_tokens)), logits)
 
 
 def record(

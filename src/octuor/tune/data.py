@@ -72,7 +72,7 @@ def load_data(
         for name, rows, found in (("train", train, problems), ("validation", held, held_problems))
     ]
     if not splits[0].examples:
-        bad = f"; the first: {splits[0].problems[0].where}: {splits[0].problems[0].what}" if problems else ""
+        bad = "".join(f"; the first: {problem.where}: {problem.what}" for problem in splits[0].problems[:1])
         raise ConfigError(f"[data] train: expected rows to learn from, found none in {', '.join(plan.train)}{bad}")
     return Dataset(*splits)
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter
 
 UNKNOWN = "unknown"
-FEWEST = 12  # one word in so many has to be a common one
+FEWEST = 12  # one word in so many has to be a common one, and two at least
 _READ = 2000  # characters of a text that are looked at
 _WORD = re.compile(r"[^\W\d_]+")
 # Words that are frequent in one of these languages and rare, or of other meaning and rare, in the others.
@@ -46,7 +46,7 @@ def guess_language(text: str) -> str:
         {language: sum(n for word, n in words.items() if word in known) for language, known in _SETS.items()}
     )
     ranked = votes.most_common(2)
-    if ranked[0][1] * FEWEST < words.total() or ranked[0][1] == ranked[1][1]:
+    if ranked[0][1] < max(2, words.total() / FEWEST) or ranked[0][1] == ranked[1][1]:
         return UNKNOWN
     return ranked[0][0]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,36 +16,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from octuor.checkpoint import Checkpoint
 from octuor.errors import CheckpointError
 from octuor.ops.native import NativeOps
-from octuor.ops.torch import TorchOps
 from octuor.train.learner import choose_dtype, write_state
 from octuor.train.metrics import MetricsFile, whole_lines
 from octuor.tune.data import Dataset
-from octuor.tune.encode import Example
 from octuor.tune.events import Events
-from octuor.tune.forward import Turn, hidden_states, make_turn
-from octuor.tune.loss import Score, answers_score, log_probabilities, preference_score
+from octuor.tune.loss import Score
 from octuor.tune.plan import Rows, plan_steps, turns
 from octuor.tune.recipe import Schedule, TuneRecipe
+from octuor.tune.score import F32Array, OnWork, Scorer, Validation, rows_of, turn_of
 from octuor.tune.student import Student
-from octuor.weights import Weights
 
 STATE, BEST, METRICS = "state.pt", "best.pt", "metrics.jsonl"
-OnWork = Callable[[str, int, int], None]  # what is at work, done and in all
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Means over the validation rows; margin and accuracy of preferences only."""
-
-    loss: float
-    margin: float | None = None
-    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -178,53 +164,36 @@ class _Run:
     ) -> None:
         schedule = recipe.schedule
         dtype = choose_dtype(schedule.dtype)
-        self._recipe, self._schedule, self._data, self._out, self._on_work = recipe, schedule, data, out, on_work
+        self._recipe, self._schedule, self._data, self._out = recipe, schedule, data, out
         self.student = Student(checkpoint, recipe.tune, schedule, dtype, native, schedule.seed)
-        self._ops = TorchOps(dtype=dtype)
+        self._scorer = Scorer(checkpoint.config, recipe, dtype, on_work)
         self._lengths = data.train.lengths
         self.steps = plan_steps(self._lengths, schedule)
-        self._balanced = recipe.tune.learns_routing and schedule.balance > 0
         self._digest = data.digest
         self._references = self._ask_base() if recipe.preference is not None else {}
 
     def step(self, progress: _Progress) -> TuneMetrics:
         """Take the next step, and validate after it where one is due."""
-        began, schedule, number = time.perf_counter(), self._schedule, progress.step
-        torch.manual_seed(schedule.seed * len(self.steps) + number)  # of dropout, whatever ran before
-        rows = self.steps[number]
-        parts = turns(rows, self._lengths, schedule.tokens_at_once)
-        made = [self._turn(self._data.train.examples, part) for part in parts]
-        n_units = sum(
-            len(part) if self._recipe.preference else len(turn.rows) for part, turn in zip(parts, made, strict=True)
-        )
-        n_tokens = sum(len(turn.batch.tokens) for turn in made)
-        scores, balance = [], 0.0
-        for part, turn in zip(parts, made, strict=True):
-            score, of_layers = self._score(self.student.weights, turn, self._reference("train", part))
-            loss = score.loss / n_units
-            if of_layers is not None:
-                share = len(turn.batch.tokens) / n_tokens
-                loss = loss + schedule.balance * share * of_layers
-                balance += share * float(of_layers.detach())
-            loss.backward()  # type: ignore[no-untyped-call]
-            scores.append(Score(score.n, score.loss.detach(), score.margin, score.n_right))
-        share = rate_share(number, len(self.steps), schedule)
+        began, number = time.perf_counter(), progress.step
+        torch.manual_seed(self._schedule.seed * len(self.steps) + number)  # of dropout, whatever ran before
+        scores, balance, n_tokens = self._gradients(self.steps[number])
+        share = rate_share(number, len(self.steps), self._schedule)
         norm = self.student.learner.step(share)
         seconds = time.perf_counter() - began
         progress.step += 1
         progress.tokens += n_tokens
-        found = self._validate_if_due(progress)
-        mean = self._mean(scores)
+        mean, found = self._scorer.mean(scores), self._validate_if_due(progress)
         return TuneMetrics(
             step=progress.step, tokens=progress.tokens, loss=mean.loss, margin=mean.margin, accuracy=mean.accuracy,
-            balance=balance if self._balanced else None, gradient_norm=norm,
-            learning_rate=share * schedule.learning_rate, tokens_per_s=n_tokens / seconds,
+            balance=balance, gradient_norm=norm, learning_rate=share * self._schedule.learning_rate,
+            tokens_per_s=n_tokens / seconds,
             **({} if found is None else {f"validation_{name}": value for name, value in asdict(found).items()}),
         )  # fmt: skip
 
     def validate(self) -> Validation:
         """Score all validation rows as the student stands."""
-        return self._mean(self._scores(self.student.settled, "validation", "validating"))
+        references = self._references.get("validation")
+        return self._scorer.validate(self.student.settled, self._data.validation, references)
 
     def resume(self) -> _Progress:
         """Take the state that a run in this directory left, if it is this recipe's; else begin."""
@@ -258,6 +227,30 @@ class _Run:
         stopped = progress.step < len(self.steps)
         return Outcome(self.student, masters, progress.before, progress.best, progress.step, stopped)
 
+    def _gradients(self, rows: Rows) -> tuple[list[Score], float | None, int]:
+        """Gather a step's gradients, turn by turn; returns its scores, the load-balancing loss and its tokens.
+
+        Every answer's token, or pair, of the step counts alike, whichever turn it is in.
+        """
+        parts = turns(rows, self._lengths, self._schedule.tokens_at_once)
+        made = [turn_of(self._data.train.examples, part) for part in parts]
+        has_pairs = self._recipe.preference is not None
+        n_units = len(rows) if has_pairs else sum(len(turn.rows) for turn in made)
+        n_tokens = sum(len(turn.batch.tokens) for turn in made)
+        scores, balance = [], 0.0
+        for part, turn in zip(parts, made, strict=True):
+            score, of_layers = self._scorer.score(
+                self.student.weights, turn, rows_of(self._references.get("train"), part)
+            )
+            loss = score.loss / n_units
+            if of_layers is not None:
+                share = len(turn.batch.tokens) / n_tokens
+                loss = loss + self._schedule.balance * share * of_layers
+                balance += share * float(of_layers.detach())
+            loss.backward()  # type: ignore[no-untyped-call]
+            scores.append(Score(score.n, score.loss.detach(), score.margin, score.n_right))
+        return scores, balance if self._scorer.is_balanced else None, n_tokens
+
     def _validate_if_due(self, progress: _Progress) -> Validation | None:
         is_due = progress.step % self._schedule.validate_every == 0 or progress.step == len(self.steps)
         if not is_due or not self._data.validation.examples:
@@ -271,67 +264,17 @@ class _Run:
             progress.n_worse += 1
         return found
 
-    def _turn(self, examples: Sequence[Example], rows: Rows) -> Turn:
-        return make_turn([piece for row in rows.tolist() for piece in examples[row].pieces])
-
-    def _score(self, weights: Weights, turn: Turn, reference: Tensor | None) -> tuple[Score, Tensor | None]:
-        learns = torch.is_grad_enabled()
-        hidden, balance = hidden_states(
-            self._ops, weights, self.student.config, turn, checkpointing=learns and self._schedule.checkpointing,
-            balanced=learns and self._balanced,
-        )  # fmt: skip
-        log_p = log_probabilities(hidden, weights.lm_head, turn.targets, self._schedule.head_rows)
-        if reference is None or self._recipe.preference is None:
-            return answers_score(log_p), balance
-        return preference_score(log_p, turn.owners, reference, self._recipe.preference), balance
-
-    @torch.no_grad()
-    def _scores(self, weights: Weights, name: str, what: str) -> list[Score]:
-        split = getattr(self._data, name)
-        lengths, scores, done = split.lengths, [], 0
-        for part in turns(np.arange(len(lengths)), lengths, self._schedule.tokens_at_once):
-            scores.append(self._score(weights, self._turn(split.examples, part), self._reference(name, part))[0])
-            done += len(part)
-            if self._on_work is not None:
-                self._on_work(what, done, len(lengths))
-        return scores
-
-    def _mean(self, scores: Sequence[Score]) -> Validation:
-        n = sum(score.n for score in scores)
-        loss = float(sum(float(score.loss) for score in scores)) / n
-        if self._recipe.preference is None:
-            return Validation(loss)
-        return Validation(loss, sum(score.margin for score in scores) / n, sum(score.n_right for score in scores) / n)
-
-    def _reference(self, name: str, rows: Rows) -> Tensor | None:
-        if not self._references:
-            return None
-        return torch.from_numpy(self._references[name][rows].reshape(-1))
-
-    @torch.no_grad()
-    def _ask_base(self) -> dict[str, NDArray[np.float32]]:
-        """The base's log-probability of each answer, [rows, 2] for each part; asked once, before anything learns."""
+    def _ask_base(self) -> dict[str, F32Array]:
+        """The base's log-probability of each answer of each part; asked once, and kept for a resumed run."""
         path = self._out / "reference.npz"
         if path.is_file():
             with np.load(path) as kept:
                 if str(kept["digest"]) == self._digest:
                     return {name: kept[name] for name in ("train", "validation")}
-        found = {}
-        for name in ("train", "validation"):
-            split = getattr(self._data, name)
-            values = np.zeros((len(split.examples), 2), dtype=np.float32)
-            for part in turns(np.arange(len(values)), split.lengths, self._schedule.tokens_at_once):
-                turn = self._turn(split.examples, part)
-                hidden, _ = hidden_states(
-                    self._ops, self.student.base, self.student.config, turn, checkpointing=False, balanced=False
-                )
-                log_p = log_probabilities(hidden, self.student.base.lm_head, turn.targets, self._schedule.head_rows)
-                sums = torch.zeros(turn.n_sequences).index_add(0, turn.owners, log_p)
-                values[part] = sums.numpy().reshape(-1, 2)
-                if self._on_work is not None:
-                    self._on_work("asking the base", int(part[-1]) + 1, len(values))
-            found[name] = values
+        train, held = (
+            self._scorer.references(self.student.base, split) for split in (self._data.train, self._data.validation)
+        )
         partial = path.with_name("reference.partial.npz")
-        np.savez(partial, digest=np.array(self._digest), train=found["train"], validation=found["validation"])
+        np.savez(partial, digest=np.array(self._digest), train=train, validation=held)
         partial.replace(path)
-        return found
+        return {"train": train, "validation": held}

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from octuor.tune.loop import TuneMetrics, Validation
+from octuor.tune.loop import TuneMetrics
+from octuor.tune.score import Validation
 from octuor.tune.sweep import Trial
 
 SMOOTHED_STEPS = 10

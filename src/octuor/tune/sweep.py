@@ -9,8 +9,9 @@ from pathlib import Path
 
 from octuor.checkpoint import Checkpoint
 from octuor.tune.data import Dataset
-from octuor.tune.loop import METRICS, OnWork, TuneMetrics, read_metrics, tune
+from octuor.tune.loop import METRICS, TuneMetrics, read_metrics, tune
 from octuor.tune.recipe import TuneRecipe
+from octuor.tune.score import OnWork
 
 LAST_SHARE = 0.25  # of a run's steps, whose mean is its loss
 

@@ -133,7 +133,7 @@
     if (element) tell(element);
     else hide();
   });
-  document.addEventListener("pointerleave", hide);
+  document.documentElement.addEventListener("pointerleave", hide);
   document.addEventListener("focusin", (event) => { if (event.target.matches(".tok")) tell(event.target); });
   document.addEventListener("focusout", hide);
   document.addEventListener("click", (event) => {

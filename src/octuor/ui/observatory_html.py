@@ -53,7 +53,7 @@ def view(routing: Routing, language: Language, *, most: int = MOST) -> str:
         _line(language, "view_hint"),
         heat_map(routing, language),
         repetition_chart(routing, language),
-        '<div class="tip" role="tooltip" hidden></div>',
+        '<div class="tip" role="status" hidden></div>',
     ]
     return f'<div class="octuor-routing" lang="{language}" {attributes}>' + "".join(parts) + "</div>"
 

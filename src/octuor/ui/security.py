@@ -22,7 +22,7 @@ FILE_PREFIX = "/gradio_api/file="
 # What the page itself asks Gradio for. Not among it: descriptions of its functions, files of the disk, other servers'
 # pages by way of this one (file=https://…, proxy=), histories of runs.
 READ = re.compile(
-    r"/|/theme\.css|/config|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/[^?]*"
+    r"/|/theme\.css|/config|/(assets|static|svelte)/[^?]*"
     r"|/gradio_api/(queue/data|heartbeat/[\w-]+|startup-events|upload_progress|theme\.css)"
     r"|/ui/(page\.js|style\.css|export/[0-9a-f]+\.(md|json))"
 )
@@ -44,8 +44,14 @@ HEADERS = {
 
 _SCRIPT = re.compile(rb"<script(?=[\s>])")
 # Before Gradio's own: the language is chosen before it asks the browser for one, and the page never shows unstyled.
-_OURS = b'<link rel="stylesheet" href="./ui/style.css"><script src="./ui/page.js"></script>'
-_ADVERTISING = re.compile(rb'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*>')
+_OURS = (
+    b'<link rel="icon" href="data:image/svg+xml,'
+    b"%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
+    b"%3Ccircle cx='20' cy='16' r='10' fill='%235eead4'/%3E"
+    b"%3Ccircle cx='12' cy='16' r='11' fill='%230f766e'/%3E%3C/svg%3E\">"
+    b'<link rel="stylesheet" href="./ui/style.css"><script src="./ui/page.js"></script>'
+)
+_THEIRS = re.compile(rb'\s*<(?:meta\s+(?:property="og:|name="twitter:)|link\s+rel="manifest")[^>]*>')
 
 
 def policy(nonce: str = "") -> str:
@@ -63,7 +69,6 @@ def policy(nonce: str = "") -> str:
             "img-src 'self' data: blob:",
             "font-src 'self' data:",
             "connect-src 'self'",
-            "manifest-src 'self'",
             "worker-src 'self' blob:",
             "base-uri 'self'",
             "form-action 'self'",
@@ -125,7 +130,7 @@ class SafeHeaders:
 def marked(html: bytes, nonce: str) -> bytes:
     """The page with its scripts marked, and without what it says of itself to other sites."""
     head, opening, body = html.partition(b"<body")
-    head = _ADVERTISING.sub(b"", head).replace(b"<script", _OURS + b"<script", 1)
+    head = _THEIRS.sub(b"", head).replace(b"<script", _OURS + b"<script", 1)
     return _SCRIPT.sub(b'<script nonce="%s"' % nonce.encode(), head + opening + body)
 
 
