@@ -16,7 +16,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
 th, td { padding: .15rem .6rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, td.left, th.left { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th:first-child, td:first-child, td.left, th.left { text-align: left; white-space: normal; overflow-wrap: break-word; }
 th { border-bottom: 1px solid #8894a5; font-weight: 600; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } p.note { color: #566172; }
 pre { background: #f4f6f9; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
