@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from octuor.batch import whole
 from octuor.checkpoint import open_checkpoint
+from octuor.checkpoint.base import contiguous
 from octuor.checkpoint.mistral import halves_from_neighbours, neighbours_from_halves
 from octuor.checkpoint.safetensors_file import write_safetensors
 from octuor.checkpoint.tensors import Tensor
 from octuor.config import ModelConfig
-from octuor.errors import CheckpointError
+from octuor.errors import CheckpointError, ShapeError
 from octuor.model import forward, logits
 from octuor.ops.native import NativeOps
 from octuor.ops.reference import ReferenceOps
+from octuor.quant import F32
 from octuor.tools.convert import convert
-from octuor.weights import weight_shapes
+from octuor.weights import Weight, weight_shapes
 from torch_files import write_torch
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -197,7 +199,14 @@ def test_a_dense_model(tmp_path: Path, config: ModelConfig, params: dict[str, An
 def test_rows_change_places_and_back() -> None:
     x = np.arange(3 * 8 * 5, dtype=np.float32).reshape(24, 5)
     np.testing.assert_array_equal(neighbours_from_halves(x, 8), interleaved(x, 8))
-    np.testing.assert_array_equal(halves_from_neighbours(interleaved(x, 8), 8), x)
+    view = halves_from_neighbours(interleaved(x, 8), 8)
+    assert view.base is not None
+    weight = Weight(view, x.shape, F32)
+    np.testing.assert_array_equal(weight.to_f32(), x)
+    np.testing.assert_array_equal(weight.rows(5, 19).to_f32(), x[5:19])
+    np.testing.assert_array_equal(contiguous(weight).data, x)
+    with pytest.raises(ShapeError, match=r"expected float32 \[25, 5\], found float32 \[3, 2, 4, 5\]"):
+        Weight(view, (25, 5), F32)
 
 
 def test_what_is_unusual_is_noted(tmp_path: Path, theirs: Arrays, stacked: Arrays, params: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_wrong_requests_are_one_line(model: Path, tmp_path: Path, monkeypatch: p
     done = octuor("eval", model, "--tasks", "humaneval", "--data", tmp_path)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert "expected humaneval.jsonl" in done.err
-    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     done = octuor("eval", model, "--tasks", "hellaswag")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert 'pip install "octuor[eval]"' in done.err

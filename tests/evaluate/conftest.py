@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,7 @@ from octuor.evaluate.subject import Subject
 from octuor.ops.native import NativeOps
 from octuor.tokenizer import find_mistral_common_tokenizer, open_tokenizer
 from tiny_models import TINY, random_checkpoint, scripted_checkpoint
-
-WriteRows = Callable[[str, Sequence[Mapping[str, object]]], Path]
-Says = Callable[[str], Subject]
+from under_test import Says, WriteRows
 
 
 @pytest.fixture(scope="session")

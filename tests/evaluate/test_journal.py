@@ -18,15 +18,19 @@ def test_values_are_kept(tmp_path: Path) -> None:
         assert journal.values == {"k": {"text": "é\udc80"}}
 
 
-def test_another_model_begins_anew(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j", {"model": "a"}) as journal:
+def test_answers_of_another_model_are_not_touched(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j", {"model": "a", "cache": "f16"}) as journal:
         journal.keep("k", {"x": 1})
-    with Journal(tmp_path / "j", {"model": "b"}) as journal:
+    with pytest.raises(CheckpointError, match="found some with another model; name another folder"):
+        Journal(tmp_path / "j", {"model": "b", "cache": "f16"})
+    with Journal(tmp_path / "j", {"model": "a", "cache": "f16"}) as journal:
+        assert journal.values == {"k": {"x": 1}}
+
+
+def test_a_run_that_was_killed_at_once_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "j").write_bytes(b'{"abo')
+    with Journal(tmp_path / "j", {"model": "a"}) as journal:
         assert journal.values == {}
-    with Journal(tmp_path / "j", {"model": "b"}) as journal:
-        journal.keep("l", {"x": 2})
-    with Journal(tmp_path / "j", {"model": "b"}) as journal:
-        assert journal.values == {"l": {"x": 2}}
 
 
 @pytest.mark.parametrize("cut", range(1, 30, 7))

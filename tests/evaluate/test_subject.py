@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from evaluate.conftest import Says
 from octuor.api import Model
 from octuor.errors import RequestError
 from octuor.evaluate.journal import Journal
 from octuor.evaluate.likelihood import Continuation
 from octuor.evaluate.subject import MAX_BATCH, Reply, Subject, Wish
 from octuor.sampling import SamplingParams
+from under_test import Says
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4)
 

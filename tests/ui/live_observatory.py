@@ -63,6 +63,7 @@ def rgb(code: str) -> str:
 
 
 def test_colours_are_those_of_model_route_in_every_layer(chat: Chat, model: octuor.Model) -> None:
+    chat.complaints()
     chat.set("temperature", 0)
     chat.set("max-new-tokens", 60)
     question = "Tell me a story about a dog."
@@ -170,6 +171,7 @@ def test_a_legend_key_leaves_one_experts_tokens_bright(chat: Chat) -> None:
 
 
 def test_a_text_of_any_kind_is_shown_and_not_run(chat: Chat, model: octuor.Model) -> None:
+    chat.complaints()  # of what the page that was left had under way
     observatory(chat)
     chat.click("#observe-text")
     chat.one("#observatory-input textarea")

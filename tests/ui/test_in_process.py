@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -207,13 +207,13 @@ def test_a_reader_that_is_cancelled_ends_the_answer() -> None:
 @pytest.mark.parametrize(
     ("engine", "line", "status"),
     [
-        (FakeEngine(says("Hi"), refuses=OverloadError("the queue is full")), "the queue is full", 429),
-        (FakeEngine(plays(Failed(EngineError("a step failed")))), "a step failed", 500),
-        (FakeEngine(says("Hi"), n_context=4), "This model's maximum context length is 4 tokens", 400),
+        (lambda: FakeEngine(says("Hi"), refuses=OverloadError("the queue is full")), "the queue is full", 429),
+        (lambda: FakeEngine(plays(Failed(EngineError("a step failed")))), "a step failed", 500),
+        (lambda: FakeEngine(says("Hi"), n_context=4), "This model's maximum context length is 4 tokens", 400),
     ],
 )
-def test_failures_are_one_line(engine: FakeEngine, line: str, status: int) -> None:
-    asked = Asked(engine)
+def test_failures_are_one_line(engine: Callable[[], FakeEngine], line: str, status: int) -> None:
+    asked = Asked(engine())  # made here: an error that has been raised holds the model as long as it lives
     with pytest.raises(UiError, match=line):
         asked.chat()
     [record] = asked.records

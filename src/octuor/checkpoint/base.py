@@ -13,6 +13,7 @@ from pathlib import Path
 from octuor.checkpoint.files import MappedFile, in_row_order
 from octuor.config import ModelConfig
 from octuor.errors import CheckpointError
+from octuor.quant import Format
 from octuor.weights import Leaf, Weight, Weights, build, weight_shapes
 
 
@@ -72,7 +73,8 @@ def contiguous(weight: Weight) -> Weight:
     """The weight with its numbers one after the other, as kernels need them: itself, or a copy in memory."""
     if weight.data.flags.c_contiguous:
         return weight
-    return replace(weight, data=in_row_order(weight.data))
+    data = in_row_order(weight.data)
+    return replace(weight, data=data.reshape(weight.shape) if isinstance(weight.format, Format) else data)
 
 
 @dataclass(frozen=True)

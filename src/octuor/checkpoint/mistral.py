@@ -118,8 +118,11 @@ def places_of(name: str, shape: tuple[int, ...], config: ModelConfig) -> list[Pl
 
 
 def halves_from_neighbours(rows: Array, head_dim: int) -> Array:
-    """Rows [H*C, ...] in the order of RoPE that rotates halves, from that which rotates neighbours; a copy."""
-    return np.ascontiguousarray(rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:]).swapaxes(1, 2)).reshape(rows.shape)
+    """Rows [H*C, in] of RoPE that rotates neighbours in the order for halves: a view [H, 2, C/2, in].
+
+    Read in row order, its rows are the weight's.
+    """
+    return rows.reshape(-1, head_dim // 2, 2, *rows.shape[1:]).swapaxes(1, 2)
 
 
 def neighbours_from_halves(rows: Array, head_dim: int) -> Array:

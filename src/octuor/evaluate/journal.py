@@ -27,10 +27,10 @@ class Journal:
     """Questions' names and what was said. One process at a time has it, from `Journal` to `close`.
 
     path    made if it is not there
-    about   what the answers are of; a file about something else begins anew
+    about   what the answers are of
     values  everything known
 
-    Raises CheckpointError where the file cannot be written, or another process has it.
+    Raises CheckpointError where the file cannot be written, another process has it, or it is about something else.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
@@ -88,12 +88,20 @@ class Journal:
             except ValueError:
                 break
             if number == 0:
-                if found.get("about") != about:
-                    return 0
+                self._check(found.get("about", {}), about)
             else:
                 self.values[found["key"]] = found["value"]
             kept += len(line)
         return kept
+
+    def _check(self, before: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        changed = [key for key in {**before, **about} if before.get(key) != about.get(key)]
+        if changed:
+            self._file.close()
+            raise CheckpointError(
+                f"{self.path}: expected answers of this model as it is run now, found some with another "
+                f"{' and '.join(changed)}; name another folder with --out, or remove this file"
+            )
 
     def _lock(self) -> None:
         import fcntl

@@ -86,7 +86,6 @@ class Sandbox:
         limits, nonce = self._limits, secrets.token_hex(16)
         whole = f"{source}\n\nprint('\\n' + '{nonce}', flush=True)\n"
         with tempfile.TemporaryDirectory(prefix="octuor-run-") as folder, tempfile.TemporaryFile() as output:
-            Path(folder).chmod(0o777)  # root becomes nobody inside
             Path(folder, PROGRAM).write_text(whole, encoding="utf-8", errors="surrogateescape")
             mode = "isolated" if self.is_isolated else "bare"
             numbers = (int(limits.seconds) + 1, limits.memory_bytes, limits.file_bytes, limits.processes)

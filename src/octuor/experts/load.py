@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Event
 
-from octuor.checkpoint.base import Checkpoint
+from octuor.checkpoint.base import Checkpoint, contiguous
 from octuor.checkpoint.files import MappedFile, drop_pages
 from octuor.checkpoint.memory import huge_memory
 from octuor.errors import CheckpointError
@@ -93,8 +93,9 @@ def _read_dense(checkpoint: Checkpoint, put: Callable[[Weight], Leaf], reader: R
     mapped: list[Weight] = []
     for name in names:
         weight = checkpoint.load(name)
-        if find_image([weight], checkpoint.files) is None:
-            leaves[name] = put(weight)
+        is_turned = isinstance(weight.format, Format) and not weight.data.flags.c_contiguous  # kernels want a copy
+        if is_turned or find_image([weight], checkpoint.files) is None:
+            leaves[name] = put(contiguous(weight))
             _drop(checkpoint.files)
         else:
             mapped.append(weight)

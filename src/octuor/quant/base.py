@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,9 +82,10 @@ def ceil_div(a: int, b: int) -> int:
 class Format:
     """A row of the table of formats that Octuor writes; a Storage without parts.
 
-    Plain formats store a matrix [out, in] as it is. Tiled formats cut it into tiles of tile_rows x
-    tile_inputs weights, padded with zeros at the edges, each tile_bytes long, tiles of one row of tiles
-    side by side: storage [ceil(out / tile_rows), ceil(in / tile_inputs), tile_bytes] uint8.
+    Plain formats store a matrix [out, in] as it is, or, where a file has its rows in another order, as a view
+    [a, b, c, in] whose leading axes, read in row order, are the rows. Tiled formats cut it into tiles of
+    tile_rows x tile_inputs weights, padded with zeros at the edges, each tile_bytes long, tiles of one row side
+    by side: storage [ceil(out / tile_rows), ceil(in / tile_inputs), tile_bytes] uint8.
 
     safetensors  dtype name in a safetensors header
     error        bound on the root-mean-square error of Gaussian weights, relative to their own
@@ -141,12 +143,16 @@ class Format:
     def mismatch(self, data: Array, parts: Parts, shape: tuple[int, ...]) -> str | None:
         """As in Storage."""
         expected = self.storage_shape(shape)
+        if not self.is_tiled and data.ndim == 4 and len(shape) == 2:  # rows that a file has in another order
+            expected = (*data.shape[:3], shape[1]) if prod(data.shape[:3]) == shape[0] else expected
         if tuple(data.shape) == expected and data.dtype == self.dtype and not parts:
             return None
         return f"expected {self.dtype} {list(expected)}, found {data.dtype} {list(data.shape)}"
 
     def rows(self, data: Array, parts: Parts, start: int, stop: int) -> tuple[Array, Parts]:
-        """As in Storage."""
+        """As in Storage; a copy where the file has the rows in another order."""
+        if data.ndim == 4:
+            return data[np.unravel_index(np.arange(start, stop), data.shape[:3])], parts
         return data[start // self.tile_rows : ceil_div(stop, self.tile_rows)], parts
 
     def to_f32(self, data: Array, parts: Parts, shape: tuple[int, ...]) -> NDArray[np.float32]:  # noqa: ARG002

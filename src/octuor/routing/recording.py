@@ -47,10 +47,12 @@ class PassRoutes(TokenRoutes):
 
     @cached_property
     def experts(self) -> NDArray[np.int16]:  # type: ignore[override]
+        """As in TokenRoutes."""
         return self._copied(0).astype(np.int16)
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:  # type: ignore[override]
+        """As in TokenRoutes."""
         return self._copied(1)
 
     def _copied(self, which: int) -> NDArray[np.float32]:

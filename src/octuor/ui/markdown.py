@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 
 JOINER = "\u2060"  # WORD JOINER
-# what is opened is looked for within 2,000 characters, so that the time grows with the length and not its square
+# what is opened is looked for within 1,000 characters, so that the time grows with the length and not its square
 _PARTS = re.compile(
     r"""
     (?P<kept>
         ^[ ]{0,3}(?P<fence>`{3,}|~{3,})[^\n]*(?:\n.*?(?:^[ ]{0,3}(?P=fence)[`~]*[ \t]*$|\Z)|\Z)
-      | (?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).){1,2000}?(?<!`)(?P=ticks)(?!`)
-      | \$\$.{1,2000}?\$\$ | \\\[.{1,2000}?\\\] | \\\(.{1,2000}?\\\)
+      | (?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).){1,1000}?(?<!`)(?P=ticks)(?!`)
+      | \$\$.{1,1000}?\$\$ | \\\[.{1,1000}?\\\] | \\\(.{1,1000}?\\\)
       | \$(?=[^\s$])[^$\n]*\$
       | <(?:https?://|mailto:)[^\s<>]*>
     )

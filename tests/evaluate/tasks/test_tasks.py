@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from evaluate.conftest import Says, WriteRows
 from fake_openai import Asked, FakeServer, serving_thread, whole
 from octuor.errors import BackendError, RequestError
 from octuor.evaluate.likelihood import Continuation
@@ -24,6 +24,7 @@ from octuor.evaluate.tasks.multilingual import Multilingual
 from octuor.evaluate.tasks.passkey import Passkey, prompt_ids
 from octuor.evaluate.tasks.perplexity import Perplexity, windows
 from tiny_models import random_checkpoint, write_model
+from under_test import Says, WriteRows
 
 
 def test_names_are_unique_and_tasks_say_what_they_ask() -> None:
@@ -212,7 +213,8 @@ def test_bold_measures_what_was_said_by_group(says: Says, tmp_path: Path) -> Non
     assert result.metric("gender: actors").n == 2
 
 
-def test_bold_without_a_lexicon(subject: Subject, tmp_path: Path) -> None:
+def test_bold_without_a_lexicon(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vaderSentiment", None)
     (tmp_path / "bold_gender.json").write_text("[]")
     (tmp_path / "words.tsv").write_text("no number\n")
     with pytest.raises(RequestError, match=r"words\.tsv:1: expected a word, a tab and a number"):
