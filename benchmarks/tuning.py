@@ -189,7 +189,7 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"{'s a step':>9} {'tokens/s':>9} {'private GB':>11} {'mapped GB':>10} {'first loss':>11}")
     for kind, path in runs:
         cost = apart(kind, path, arguments)
-        step = median(cost.step_s[1:])
+        step = median(cost.step_s[1:] or cost.step_s)
         print(
             f"{step:>9.2f} {arguments.tokens / step:>9.1f} {cost.private_bytes / 1e9:>11.2f} "
             f"{cost.mapped_bytes / 1e9:>10.2f} {cost.losses[0]:>11.4f}  {cost.what}",

@@ -127,9 +127,21 @@ def test_bfloat16_and_checkpointing_learn_too(folder: Path, tmp_path: Path) -> N
 
 def test_it_stops_where_validation_no_longer_improves(folder: Path, tmp_path: Path) -> None:
     outcome = run(recipe_of(folder, learning_rate=10.0, validate_every=2, patience=2), tmp_path)
-    assert (outcome.stopped, outcome.steps) == (True, 4)
+    assert outcome.stopped
+    assert outcome.before is not None
+    assert outcome.best is not None
+    found = {row.step: row.validation_loss for row in read_metrics(tmp_path / "metrics.jsonl")}
+    losses = {0: outcome.before.loss} | {step: loss for step, loss in found.items() if loss is not None}
+    best = min(losses, key=losses.__getitem__)
+    assert outcome.best.loss == losses[best]
+    assert outcome.steps == max(losses) == best + 2 * 2  # two validations of every two steps after it
+
+
+def test_a_run_that_gets_no_better_ends_with_the_base(folder: Path, tmp_path: Path) -> None:
+    outcome = run(recipe_of(folder, learning_rate=0.0, validate_every=1, patience=1), tmp_path)
+    assert (outcome.stopped, outcome.steps) == (True, 1)
     assert outcome.best == outcome.before
-    assert all(not value.any() for name, value in outcome.masters.items() if name.endswith("lora_b"))  # the base itself
+    assert all(not value.any() for name, value in outcome.masters.items() if name.endswith("lora_b"))
 
 
 def test_the_learning_rate_by_hand() -> None:

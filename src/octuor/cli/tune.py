@@ -120,8 +120,14 @@ def _load(plan: TuneRecipe, checkpoint: Checkpoint) -> Dataset:
     words = checkpoint.tokenizer_bytes()
     if words is None:
         raise TokenizerError(f"{checkpoint.source}: expected a tokenizer to encode rows with, found none")
+    tokenizer = open_tokenizer(words)
+    if tokenizer.n_words > checkpoint.config.vocab_size:
+        raise TokenizerError(
+            f"{checkpoint.source}: expected a tokenizer of at most {checkpoint.config.vocab_size} words, found "
+            f"{tokenizer.n_words}; is it another model's?"
+        )
     with steps_bar() as update:
-        return load_data(plan, open_tokenizer(words), update)
+        return load_data(plan, tokenizer, update)
 
 
 def _need_libraries(plan: TuneRecipe) -> None:
