@@ -86,50 +86,52 @@ def test_logits_of_padded_rows(ours: Any, theirs: Any, side: str) -> None:
         assert close(ours(**inputs).logits, theirs(**inputs).logits, inputs["attention_mask"])
 
 
-@torch.no_grad()
 def test_steps_over_a_cache(ours: Any, theirs: Any) -> None:
-    inputs = padded("left", (9, 5))
-    expected = theirs(**inputs).logits
-    cache: Any = None
-    for start, stop in ((0, 6), (6, 7), (7, 9)):
-        found = ours(
-            inputs["input_ids"][:, start:stop], attention_mask=inputs["attention_mask"][:, :stop], past_key_values=cache
-        )
-        cache = found.past_key_values
-        assert isinstance(cache, SequencesCache)
-        assert cache.get_seq_length() == stop
-        mask = inputs["attention_mask"][:, start:stop]
-        assert close(found.logits, expected[:, start:stop], mask)
-    cache.crop(-3)
-    again = ours(inputs["input_ids"][:, 6:], attention_mask=inputs["attention_mask"], past_key_values=cache)
-    assert close(again.logits, expected[:, 6:])
-    cache.crop(-3)
-    cache.reorder_cache(torch.tensor([1, 1]))
-    swapped = {name: value[[1, 1]] for name, value in inputs.items()}
-    again = ours(swapped["input_ids"][:, 6:], attention_mask=swapped["attention_mask"], past_key_values=cache)
-    assert close(again.logits, expected[[1, 1], 6:])
+    with torch.no_grad():
+        inputs = padded("left", (9, 5))
+        expected = theirs(**inputs).logits
+        cache: Any = None
+        for start, stop in ((0, 6), (6, 7), (7, 9)):
+            found = ours(
+                inputs["input_ids"][:, start:stop],
+                attention_mask=inputs["attention_mask"][:, :stop],
+                past_key_values=cache,
+            )
+            cache = found.past_key_values
+            assert isinstance(cache, SequencesCache)
+            assert cache.get_seq_length() == stop
+            mask = inputs["attention_mask"][:, start:stop]
+            assert close(found.logits, expected[:, start:stop], mask)
+        cache.crop(-3)
+        again = ours(inputs["input_ids"][:, 6:], attention_mask=inputs["attention_mask"], past_key_values=cache)
+        assert close(again.logits, expected[:, 6:])
+        cache.crop(-3)
+        cache.reorder_cache(torch.tensor([1, 1]))
+        swapped = {name: value[[1, 1]] for name, value in inputs.items()}
+        again = ours(swapped["input_ids"][:, 6:], attention_mask=swapped["attention_mask"], past_key_values=cache)
+        assert close(again.logits, expected[[1, 1], 6:])
 
 
-@torch.no_grad()
 def test_a_long_prompt_runs_in_parts(ours: Any, theirs: Any) -> None:
-    inputs = padded("left", (700, 513, 1, 700))
-    found = ours(**inputs, logits_to_keep=2).logits
-    assert found.shape == (4, 2, TINY.vocab_size)
-    assert close(found, theirs(**inputs, logits_to_keep=2).logits, inputs["attention_mask"][:, -2:])
+    with torch.no_grad():
+        inputs = padded("left", (700, 513, 1, 700))
+        found = ours(**inputs, logits_to_keep=2).logits
+        assert found.shape == (4, 2, TINY.vocab_size)
+        assert close(found, theirs(**inputs, logits_to_keep=2).logits, inputs["attention_mask"][:, -2:])
 
 
-@torch.no_grad()
 def test_router_logits_and_the_loss(ours: Any, theirs: Any) -> None:
-    inputs = padded("left", (11, 11))
-    labels = inputs["input_ids"].clone()
-    labels[0, :4] = -100
-    found = ours(**inputs, labels=labels, output_router_logits=True)
-    expected = theirs(**inputs, labels=labels, output_router_logits=True)
-    assert len(found.router_logits) == TINY.n_layers
-    for own, other in zip(found.router_logits, expected.router_logits, strict=True):
-        assert close(own, other)
-    plain = theirs(**inputs, labels=labels)  # without the balance loss
-    assert abs(float(found.loss) - float(plain.loss)) < TOLERANCE
+    with torch.no_grad():
+        inputs = padded("left", (11, 11))
+        labels = inputs["input_ids"].clone()
+        labels[0, :4] = -100
+        found = ours(**inputs, labels=labels, output_router_logits=True)
+        expected = theirs(**inputs, labels=labels, output_router_logits=True)
+        assert len(found.router_logits) == TINY.n_layers
+        for own, other in zip(found.router_logits, expected.router_logits, strict=True):
+            assert close(own, other)
+        plain = theirs(**inputs, labels=labels)  # without the balance loss
+        assert abs(float(found.loss) - float(plain.loss)) < TOLERANCE
 
 
 @pytest.mark.parametrize(

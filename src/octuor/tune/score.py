@@ -53,24 +53,24 @@ class Scorer:
             return answers_score(log_p), balance
         return preference_score(log_p, turn.owners, reference, self._recipe.preference), balance
 
-    @torch.no_grad()
     def validate(self, weights: Weights, split: Split, references: F32Array | None) -> Validation:
         """The means of all of a split; references: what `references` found, for preferences."""
         scores, done = [], 0
         for rows in self._turns(split):
-            scores.append(self.score(weights, turn_of(split.examples, rows), rows_of(references, rows))[0])
+            with torch.no_grad():
+                scores.append(self.score(weights, turn_of(split.examples, rows), rows_of(references, rows))[0])
             done += len(rows)
             self._say("validating", done, len(split.examples))
         return self.mean(scores)
 
-    @torch.no_grad()
     def references(self, weights: Weights, split: Split) -> F32Array:
         """Log-probability of each pair's answers, [rows, 2]: of the base, before anything learns."""
         values = np.zeros((len(split.examples), 2), dtype=np.float32)
         done = 0
         for rows in self._turns(split):
             turn = turn_of(split.examples, rows)
-            sums = torch.zeros(turn.n_sequences).index_add(0, turn.owners, self._log_p(weights, turn)[0])
+            with torch.no_grad():
+                sums = torch.zeros(turn.n_sequences).index_add(0, turn.owners, self._log_p(weights, turn)[0])
             values[rows] = sums.numpy().reshape(-1, 2)
             done += len(rows)
             self._say("asking the base", done, len(values))
