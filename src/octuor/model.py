@@ -58,6 +58,8 @@ def block(
     A dense layer is one expert for all.
     """
     mixed = attention(ops, layer, config, ops.rms_norm(x, layer.attention_norm, config.norm_eps), batch, n)
+    if rows is not None and on_route is None:  # nobody asks for the others' routes
+        x, mixed, rows = x[rows], mixed[rows], None
     x = x + ops.linear(mixed, layer.wo)
     normed = ops.rms_norm(x, layer.moe_norm, config.norm_eps)
     routing = ops.route(normed, layer.router, config.n_experts_per_token)
