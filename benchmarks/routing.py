@@ -93,7 +93,7 @@ def main() -> None:
         ratio = f"{with_ / without:8.4f} ± {np.std(ratios):.4f}"
         print(f"{case.name:20} {len(on) + len(off):6} {without:9.3f} {with_:9.3f} {ratio} {copying:12.1f}", flush=True)
     share = _last_layer(engine, clock, rng)
-    print(f"the last layer's wo and router for all 512 tokens of a prompt, recorded or not: {100 * share:.2f} %")
+    print(f"the last layer's wo and router for all 512 tokens of a prompt, which recording asks for: {100 * share:.2f} %")
 
 
 def _steps(
@@ -139,7 +139,7 @@ def _copying(model: Model, case: Case) -> float:
 
 
 def _last_layer(engine: Engine, clock: Clock, rng: np.random.Generator, n_tokens: int = 512) -> float:
-    """The share of a prompt's step that wo, norm and router of the last layer take: every prompt pays it."""
+    """The share of a prompt's step that wo, norm and router of the last layer take: recording pays it."""
     ops, config, layer = engine.model.ops, engine.model.config, engine.model.weights.layers[-1]
     mixed: NDArray[np.float32] = rng.standard_normal((n_tokens, config.n_heads * config.head_dim), dtype=np.float32)
     clock.is_prompt, clock.seconds = True, ([], [])
