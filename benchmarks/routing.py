@@ -93,7 +93,7 @@ def main() -> None:
         ratio = f"{with_ / without:8.4f} ± {np.std(ratios):.4f}"
         print(f"{case.name:20} {len(on) + len(off):6} {without:9.3f} {with_:9.3f} {ratio} {copying:12.1f}", flush=True)
     share = _last_layer(engine, clock, rng)
-    print(f"the last layer's wo and router for all 512 tokens of a prompt, which recording asks for: {100 * share:.2f} %")
+    print(f"the last layer's wo and router for all 512 tokens of a prompt, if recorded: {100 * share:.2f} %")
 
 
 def _steps(

@@ -50,7 +50,7 @@ def test_a_message_streams_in(chat: Chat) -> None:
 def test_stop_stops_within_300_ms(chat: Chat, server: ServeProcess) -> None:
     chat.choose("endless")
     chat.set("max-new-tokens", 3000)
-    waits = []
+    waits: list[float] = []
     while len(waits) < 3 and min(waits, default=999) >= 300:  # others may be at work on this machine: the best counts
         waits.append(stopped_after_ms(chat, server))
         chat.new()
