@@ -19,7 +19,9 @@ EXPERT = 4 * 3 * 80
 HEAD = 4 * (20 * 8 + 8)
 ROW = 4 * 8
 POSITION = 2 * 2 * 2 * 6 * 2  # layers, keys and values, kv heads, head_dim, bytes
-PRODUCTS = 2 * (2 * 24 * 8 + 2 * 12 * 8 + 4 * 8 + 2 * 3 * 80)  # operations a token and layer
+ATTENTION = 2 * (2 * 24 * 8 + 2 * 12 * 8 + 4 * 8)  # operations a token and layer, the router's among them
+EXPERTS = 2 * (2 * 3 * 80)  # of a token's two
+PRODUCTS = ATTENTION + EXPERTS
 PAIR = 2 * 2 * 2 * 4 * 6  # layers; scores and values; operations; heads, head_dim
 LOGITS = 2 * 20 * 8
 
@@ -41,8 +43,8 @@ def test_a_prompts_step_reads_the_experts_met_once() -> None:
     chosen = [np.array([[0, 1], [1, 0], [1, 3]]), np.array([[2, 1], [2, 1], [2, 1]])]
     cost.add_step(CONFIG, sizes(CONFIG), chosen, [5], 3, 1)
     assert cost.n_bytes == 2 * LAYER + 5 * EXPERT + HEAD + 3 * ROW + 8 * POSITION
-    assert cost.n_ops == 2 * 3 * PRODUCTS + (6 + 7 + 8) * PAIR + LOGITS
-    assert cost.loads.tolist() == [[2, 3, 0, 1], [0, 3, 3, 0]]
+    assert cost.n_ops == 2 * 3 * ATTENTION + (3 + 1) * EXPERTS + (6 + 7 + 8) * PAIR + LOGITS
+    assert cost.loads.tolist() == [[2, 3, 0, 1], [0, 1, 1, 0]]
 
 
 def test_a_batch_of_answers_has_a_past_and_logits_each() -> None:

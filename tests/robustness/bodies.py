@@ -61,6 +61,8 @@ WHOLE: dict[str, dict[str, Any]] = {
         "model": "mistral-embed", "input": ["a cat", "a dog"], "encoding_format": "base64", "dimensions": 8,
         "output_dimension": 8, "output_dtype": "float",
     },
+    "/v1/load_lora_adapter": {"lora_name": "legal", "lora_path": "legal", "model": "mistral-tiny"},
+    "/v1/unload_lora_adapter": {"lora_name": "legal", "model": "mistral-tiny"},
     "/": GENERATE,
     "/generate": GENERATE,
     "/generate_stream": GENERATE,
