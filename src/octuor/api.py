@@ -248,7 +248,7 @@ class Model:
         chunk = min(self.chunk, PREFILL_CHUNK)  # logits of a chunk are large
         cache = KVCache(self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype="f32")
         sequence = cache.new()
-        ops, _ = self._ops_of(adapter)
+        ops, _ = self.ops_of(adapter)
         for start in range(0, len(ids), chunk):
             batch = step(cache, [(sequence, ids[start : start + chunk])])
             hidden = forward_pass.forward(ops, self.weights, self.config, batch, on_route)
@@ -290,7 +290,7 @@ class Model:
         cache = KVCache(
             self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype=self._cache_dtype
         )
-        ops, _ = self._ops_of(adapter)
+        ops, _ = self.ops_of(adapter)
         passes = trace(
             ops, self.weights, self.config, cache, ids,
             spoken=spoken, chunk=chunk, has_logits=alternatives is not None,
@@ -309,7 +309,7 @@ class Model:
                 total += n_bytes * config.n_experts_per_token // config.n_experts if ".experts." in name else n_bytes
         return total
 
-    def _ops_of(self, adapter: str | None) -> tuple[Ops, int]:
+    def ops_of(self, adapter: str | None) -> tuple[Ops, int]:
         """The operations of an answer with that adapter, else the model's, and a number that no other has; 0: none."""
         name = self.adapter if adapter is None else adapter
         return (self.ops, 0) if name is None else self.adapters.ops_of(name)
@@ -337,7 +337,7 @@ class Model:
                 allowed = np.arange(vocab_size) < self.tokenizer.n_words
         sampler = make_sampler(params, vocab_size, eos_id)
         end_ids = frozenset(params.stop_ids if eos_id is None else (*params.stop_ids, eos_id))
-        ops, owner = self._ops_of(adapter)
+        ops, owner = self.ops_of(adapter)
         return generate(
             ops, self.weights, self.config, self._lease(owner), ids, sampler, detokenizer,
             n_context=self.context, end_ids=end_ids, allowed=allowed, on_prefill=on_prefill, chunk=self.chunk,

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from adapter_files import random_adapter
 from octuor.errors import OctuorError, RequestError
 from octuor.integrations.transformers import (
     AutoModelForCausalLM,
@@ -240,6 +241,17 @@ def test_a_dense_model_with_a_window(tmp_path: Path) -> None:
     ids = torch.randint(3, case.config.vocab_size, (2, 12), generator=torch.Generator().manual_seed(2))
     options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     assert torch.equal(ours.generate(ids, **options), theirs.generate(ids, **options))
+
+
+def test_an_adapter_changes_every_program(folder: Path, ours: Any, tmp_path: Path) -> None:
+    adapted = AutoModelForCausalLM.from_pretrained(
+        folder, adapter=random_adapter(tmp_path / "one", TINY, 3), cache_dtype="f32"
+    )
+    ids = [1, 500, 600, 700]
+    with torch.no_grad():
+        found = adapted(torch.tensor([ids])).logits[0]
+    assert close(found, torch.from_numpy(adapted.octuor.logits(ids)))
+    assert not close(found, torch.from_numpy(ours.octuor.logits(ids)))
 
 
 @pytest.mark.parametrize(

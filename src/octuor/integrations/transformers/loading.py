@@ -13,7 +13,7 @@ from octuor.checkpoint import open_checkpoint
 from octuor.quant import Format
 from octuor.tools.convert import convert
 
-OWN = ("threads", "context", "cache_dtype", "resident", "memory")
+OWN = ("threads", "context", "cache_dtype", "resident", "memory", "adapter")
 # Placement, precision and kernels decide themselves here; the last ones say how files are found, which the Hub's own
 # environment variables do for Octuor.
 LEFT_ALONE = frozenset(

@@ -46,9 +46,10 @@ class _OctuorForCausalLM(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None = None, **kwargs: Any) -> Any:
         """Open a model as octuor.load does; None: the pocket model.
 
-        kwargs  octuor.load's (threads, context, cache_dtype, resident, memory), and transformers'. Of those,
-                load_in_4bit and load_in_8bit pack the checkpoint once, in q4 or q8; where and how weights are placed
-                (device_map, dtype, attn_implementation, ...) decides itself here and is ignored; others are TypeErrors
+        kwargs  octuor.load's (threads, context, cache_dtype, resident, memory, adapter), and transformers'. Of
+                those, load_in_4bit and load_in_8bit pack the checkpoint once, in q4 or q8; where and how weights are
+                placed (device_map, dtype, attn_implementation, ...) decides itself here and is ignored; others are
+                TypeErrors
 
         Raises what octuor.load does, TypeError.
         """

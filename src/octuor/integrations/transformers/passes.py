@@ -38,7 +38,7 @@ def run(
     with_routes: bool,
 ) -> Rows:
     """Append the tokens of ids [B, S] where mask [B, S] says so; logits of the columns [kept]."""
-    config = model.config
+    config, (ops, _) = model.config, model.ops_of(None)
     tokens = [row[is_token] for row, is_token in zip(ids, mask, strict=True)]
     logits = np.zeros((len(ids), len(columns), config.vocab_size), dtype=np.float32)
     n_routed = config.n_layers if with_routes and not config.is_dense else 0
@@ -51,17 +51,15 @@ def run(
     for work in _passes([(row, len(tokens[row])) for row in own], model.chunk):
         where = [(row, column) for row, part in work for column in np.flatnonzero(mask[row])[part]]
         wanted = [at for at, (_, column) in enumerate(where) if kept_at[column] >= 0]
-        rows = None if n_routed else np.asarray(wanted or [0], dtype=np.int32)  # a pass needs a row, wanted or not
+        rows = np.asarray(wanted or [0], dtype=np.int32)  # a pass needs a row, wanted or not
         batch = step(cache.pool, [(cache.sequences[row], tokens[row][part].tolist()) for row, part in work])
 
         def note(layer: int, routing: LayerRouting, where: list[tuple[int, int]] = where) -> None:
-            router_logits[layer][tuple(np.transpose(where))] = model.ops.to_numpy(routing.logits)
+            router_logits[layer][tuple(np.transpose(where))] = ops.to_numpy(routing.logits)
 
-        hidden = forward_pass.forward(model.ops, model.weights, config, batch, note if n_routed else None, rows)
+        hidden = forward_pass.forward(ops, model.weights, config, batch, note if n_routed else None, rows)
         if wanted:
-            found = model.ops.to_numpy(
-                forward_pass.logits(model.ops, model.weights, hidden[wanted] if n_routed else hidden)
-            )
+            found = ops.to_numpy(forward_pass.logits(ops, model.weights, hidden))
             for at, values in zip(wanted, found, strict=True):
                 row, column = where[at]
                 logits[row, kept_at[column]] = values
