@@ -109,7 +109,7 @@ def _change_setting(settings: dict[str, Any], rng: np.random.Generator) -> None:
     elif rng.random() < 0.2:
         del settings[field]
     else:
-        settings[field] = ODD[rng.integers(len(ODD))]
+        settings[field] = deepcopy(ODD[rng.integers(len(ODD))])
 
 
 def _plain() -> dict[str, NDArray[np.float32]]:
