@@ -287,9 +287,7 @@ class Model:
         if self.page_in is not None:
             self.page_in.wait(0)
         chunk = min(self.chunk, PREFILL_CHUNK)
-        cache = KVCache(
-            self.config, self.ops.zeros, cache_tokens(self.config, len(ids), chunk), dtype=self._cache_dtype
-        )
+        cache = self.new_cache(cache_tokens(self.config, len(ids), chunk))
         ops, _ = self.ops_of(adapter)
         passes = trace(
             ops, self.weights, self.config, cache, ids,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from octuor.checkpoint.base import Checkpoint
 from octuor.errors import RequestError
 from octuor.tokenizer.registry import open_tokenizer
+from octuor.tools.text_file import read_start
 
 Ids = NDArray[np.int32]
 
@@ -70,7 +71,7 @@ def read_corpus(checkpoint: Checkpoint, path: Path | None = None) -> Corpus:
             f"{tokenizer.n_words}; put the model's own beside it"
         )
     passages: list[Ids] = []
-    for text in _read(path or OWN_TEXT).split(SEPARATOR):
+    for text in read_start(path or OWN_TEXT, MAX_CHARACTERS).split(SEPARATOR):
         ids = tokenizer.encode(text.strip("\n"))
         for start in range(0, len(ids), WINDOW - 1):
             passages.append(np.array([tokenizer.bos_id, *ids[start : start + WINDOW - 1]], dtype=np.int32))
@@ -95,16 +96,6 @@ def split(passages: Sequence[Ids], label: str) -> Corpus:
     held_out = kept[judging]
     del kept[judging]
     return Corpus(tuple(kept), tuple(held_out), label)
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MAX_CHARACTERS)
-    except OSError as error:
-        raise RequestError(f"{path}: expected a text file, it cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: expected text in UTF-8, found other bytes at {error.start}") from error
 
 
 def _random_passages(vocab_size: int) -> list[Ids]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from octuor.errors import RequestError
 from octuor.tokenizer import Tokenizer
+from octuor.tools.text_file import read_start
 
 MAX_CHARACTERS = 16 << 20  # of a file that are read
 MAX_PIECE = 64  # characters of a token, and more than any has
@@ -37,7 +38,7 @@ def read_domains(folder: Path) -> tuple[Domain, ...]:
     found: dict[str, Domain] = {}
     for path in _visible(folder):
         files = [file for file in _visible(path, deep=True) if file.is_file()] if path.is_dir() else [path]
-        documents = tuple(text for text in map(read_file, files) if text.strip())
+        documents = tuple(text for text in map(_read, files) if text.strip())
         name = path.name if path.is_dir() else path.stem
         if not documents:
             raise RequestError(f"{path}: expected text for the domain {name}, found none")
@@ -55,23 +56,12 @@ def read_text(given: str) -> Domain:
         text, name = sys.stdin.read(MAX_CHARACTERS), "text"
     elif _is_file(given):
         path = Path(given)
-        text, name = read_file(path), path.stem
+        text, name = _read(path), path.stem
     else:
         text, name = given, "text"
     if not text.strip():
         raise RequestError(f"{name}: expected some text, found none")
     return Domain(name, (text,))
-
-
-def read_file(path: Path) -> str:
-    """A UTF-8 file's text, its first MAX_CHARACTERS."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return file.read(MAX_CHARACTERS)
-    except OSError as error:
-        raise RequestError(f"{path}: expected a text file, it cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path}: expected text in UTF-8, found other bytes at {error.start}") from error
 
 
 def windows(tokenizer: Tokenizer, domain: Domain, context: int, max_tokens: int) -> list[list[int]]:
@@ -117,3 +107,7 @@ def _is_file(given: str) -> bool:
         return Path(given).is_file()
     except (OSError, ValueError):  # too long for a name, or with a NUL: a text
         return False
+
+
+def _read(path: Path) -> str:
+    return read_start(path, MAX_CHARACTERS, "utf-8-sig")  # with or without a mark at its beginning
