@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from octuor.bench.memory import Arena, room
 from octuor.config import MIXTRAL_8X7B as MIXTRAL
 from octuor.ops import LayerRouting
 from octuor.ops.native import NativeOps, implementations
@@ -30,8 +31,10 @@ SECONDS, FEWEST = 1.0, 5  # a row lasts this long, and has at least so many repe
 
 
 def random_weight(rng: np.random.Generator, row: Format, out: int, inputs: int) -> Weight:
-    """Stored bytes drawn directly, in no time; numbers of the order of 1 / sqrt(inputs)."""
-    data = rng.integers(0, 256, row.n_bytes((out, inputs)), dtype=np.uint8)
+    """Stored bytes drawn directly, in no time; numbers of the order of 1 / sqrt(inputs). They lie as in a pack."""
+    n_bytes = row.n_bytes((out, inputs))
+    data = Arena(room(n_bytes)).take(n_bytes)
+    data[:] = rng.integers(0, 256, n_bytes, dtype=np.uint8)
     data = data.view(row.dtype).reshape(row.storage_shape((out, inputs)))
     scale = np.float32(1 / (40 * np.sqrt(inputs)))
     if row.is_tiled:

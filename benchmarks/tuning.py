@@ -1,13 +1,11 @@
-"""What tuning does to a model and what it costs.
+"""What tuning costs at the full width of 8x7B.
 
-    python benchmarks/tuning.py losses RECIPE RUN FILE...
-    python benchmarks/tuning.py slice PACK [PACK...] [--folder FOLDER] [--tokens N] [--steps N] [--threads N]
+    python benchmarks/tuning.py PACK [PACK...] [--folder FOLDER] [--tokens N] [--steps N] [--threads N]
 
-`losses` prints the mean loss of each file's rows (JSON Lines as in the recipe) with the base and with what RUN has
-learned. `slice` measures QLoRA on attention over each pack, and over FOLDER, the same weights as a Hugging Face folder
-of bfloat16, with transformers, peft and bitsandbytes (nf4 as its users set it: transformers quantizes nn.Linear, which
-of a Mixtral is the attention). Each in a process of its own, one after another: seconds a step, the median after the
-first, and the most memory held at once, apart for what is private and what is mapped from files.
+QLoRA on attention over each pack, and over FOLDER, the same weights as a Hugging Face folder of bfloat16, with
+transformers, peft and bitsandbytes (nf4 as its users set it: transformers 5 quantizes nn.Linear, which of a Mixtral is
+the attention). Each in a process of its own, one after another: seconds a step, the median after the first, and the
+most memory held at once, apart for what is private and what is mapped from files.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -27,15 +25,10 @@ import numpy as np
 import torch
 
 from octuor.checkpoint import open_checkpoint
-from octuor.ops.native import NativeOps
-from octuor.tokenizer import open_tokenizer
-from octuor.train.learner import choose_dtype
-from octuor.tune.data import Dataset, Split, load_data
+from octuor.tune.data import Dataset, Split
 from octuor.tune.encode import Example, Piece
-from octuor.tune.loop import BEST, tune
-from octuor.tune.recipe import Data, Method, Schedule, TuneRecipe, read_tune_recipe
-from octuor.tune.score import Scorer
-from octuor.tune.student import Student
+from octuor.tune.loop import tune
+from octuor.tune.recipe import Data, Method, Schedule, TuneRecipe
 
 RANK = 16
 SAMPLE_S = 0.02
@@ -73,29 +66,6 @@ class Memory:
             self.private, self.mapped = max(self.private, private), max(self.mapped, mapped)
             if self._is_over.wait(SAMPLE_S):
                 return
-
-
-# ---- losses --------------------------------------------------------------------------------------
-
-
-def losses(recipe: Path, run: Path, files: list[Path]) -> None:
-    """Print each file's loss before and after."""
-    plan = read_tune_recipe(recipe)
-    checkpoint = open_checkpoint(plan.tune.path)
-    tokenizer = open_tokenizer(checkpoint.tokenizer_bytes() or b"")
-    dtype = choose_dtype(plan.schedule.dtype)
-    student = Student(checkpoint, plan.tune, plan.schedule, dtype, NativeOps(threads=torch.get_num_threads()), 0)
-    scorer = Scorer(checkpoint.config, replace(plan, preference=None), dtype, None)
-    for name, value in torch.load(run / BEST, weights_only=True).items():
-        student.learner.masters[name].copy_(value)
-    student.learner.refresh()
-    print(f"{'rows':>6} {'tokens':>8} {'before':>8} {'after':>8} {'change':>8}")
-    for file in files:
-        data = replace(plan.data, train=(str(file.absolute()),), validation=(), validation_share=0.0)
-        split = load_data(replace(plan, data=data, preference=None), tokenizer).train
-        before, after = (scorer.validate(tree, split, None).loss for tree in (student.base, student.settled))
-        counted = sum(int(example.pieces[0].learned[1:].sum()) for example in split.examples)
-        print(f"{len(split.rows):>6} {counted:>8} {before:>8.4f} {after:>8.4f} {after - before:>+8.4f}  {file.name}")
 
 
 # ---- slice ---------------------------------------------------------------------------------------
@@ -171,7 +141,7 @@ def their_cost(folder: Path, tokens: int, steps: int, threads: int) -> Cost:
 def apart(kind: str, path: Path, arguments: argparse.Namespace) -> Cost:
     """The same in a process of its own."""
     command = [
-        sys.executable, __file__, "one", kind, str(path), "--tokens", str(arguments.tokens), "--steps",
+        sys.executable, __file__, "--one", kind, str(path), "--tokens", str(arguments.tokens), "--steps",
         str(arguments.steps), "--threads", str(arguments.threads),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
@@ -200,28 +170,19 @@ def compare(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    told = commands.add_parser("losses")
-    told.add_argument("recipe", type=Path)
-    told.add_argument("run", type=Path)
-    told.add_argument("files", type=Path, nargs="+")
-    sliced, one = commands.add_parser("slice"), commands.add_parser("one")
-    sliced.add_argument("packs", type=Path, nargs="+")
-    sliced.add_argument("--folder", type=Path)
-    one.add_argument("kind")
-    one.add_argument("path", type=Path)
-    for each in (sliced, one):
-        each.add_argument("--tokens", type=int, default=512)
-        each.add_argument("--steps", type=int, default=4)
-        each.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("packs", type=Path, nargs="*")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "PATH"), help=argparse.SUPPRESS)  # what `apart` runs
     arguments = parser.parse_args()
-    if arguments.command == "losses":
-        losses(arguments.recipe, arguments.run, arguments.files)
-    elif arguments.command == "slice":
-        compare(arguments)
+    if arguments.one:
+        kind, path = arguments.one
+        cost = our_cost if kind == "ours" else their_cost
+        print(json.dumps(asdict(cost(Path(path), arguments.tokens, arguments.steps, arguments.threads))))
     else:
-        cost = our_cost if arguments.kind == "ours" else their_cost
-        print(json.dumps(asdict(cost(arguments.path, arguments.tokens, arguments.steps, arguments.threads))))
+        compare(arguments)
 
 
 if __name__ == "__main__":

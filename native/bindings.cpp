@@ -217,7 +217,12 @@ class Context {
 
     void dequantize(const Leaf& weight, Output<float, 2> out) {
         expect_shape("out", out, {weight.matrix.out, weight.matrix.in});
-        call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, out.data()); });
+        call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, Format::f32, out.data()); });
+    }
+
+    void dequantize_bf16(const Leaf& weight, Output<uint16_t, 2> out) {
+        expect_shape("out", out, {weight.matrix.out, weight.matrix.in});
+        call([&](Team* team) { kernels_->dequantize(team, &weight.matrix, Format::bf16, out.data()); });
     }
 
     void round_block(Input<float, 2> targets, Input<float, 2> weights, Input<float, 2> spread, Input<float, 1> costs,
@@ -420,6 +425,7 @@ NB_MODULE(_native, m) {
         .def("quantize", &Context::quantize, "matrix"_a, "to"_a, nb::arg("importance").noconvert().none(), "thorough"_a,
              nb::arg("out").noconvert())
         .def("dequantize", &Context::dequantize, "matrix"_a, nb::arg("out").noconvert())
+        .def("dequantize_bf16", &Context::dequantize_bf16, "matrix"_a, nb::arg("out").noconvert())
         .def("round_block", &Context::round_block, nb::arg("targets").noconvert(), nb::arg("weights").noconvert(),
              nb::arg("spread").noconvert(), nb::arg("costs").noconvert(), "to"_a, nb::arg("out").noconvert(),
              nb::arg("errors").noconvert())

@@ -5,6 +5,8 @@
 //   dot<N>(...)         N tokens times a tile as it is stored
 //   unpack<S>(tile, out)  the tile as int8 in q8's layout, made for exact_dot: [4 strips][64 quads][16 rows][4];
 //                       S is the instruction set's ByteScale
+//   numbers(tile, strip, group, width, out)  16 rows x 16 inputs as float32, a row `width` after the one before
+//   at(tile, row, input)  one of them
 //   open<P>(tile, out)  the tile as an OpenTile, where OPENS_TILES; P is the instruction set's GroupPairs
 // The layout of the tiles is described in docs/formats.md.
 #pragma once
@@ -55,7 +57,11 @@ struct Ahead {
     const uint8_t* at = nullptr;  // null: nothing
     void lines(int n) {
         if (!at) return;
-        for (int i = 0; i < n; i++, at += LINE) prefetch(at);
+        if (FETCHES_FAR)
+            for (int i = 0; i < n; i++) prefetch_far(at + i * LINE);
+        else
+            for (int i = 0; i < n; i++) prefetch(at + i * LINE);
+        at += n * LINE;
     }
     // The next n lines, left to somebody else.
     Ahead take(int n) {
@@ -179,6 +185,16 @@ struct Q8 {
             ahead.lines(lines_a_step);
             for (int64_t i = step * ROWS * INPUTS / STEPS; i < (step + 1) * ROWS * INPUTS / STEPS; i += 4 * W)
                 store_i(out + i, exact_weights(load_i(tile + 2 * ROWS + i)));
+        }
+    }
+
+    static inline void numbers(const uint8_t* tile, int64_t strip, int64_t group, int64_t width, float* out) {
+        const uint8_t* lines = tile + 2 * ROWS + strip * STRIP_BYTES + group * GROUP / 4 * LINE;
+        const auto* d = reinterpret_cast<const bf16*>(tile) + strip * STRIP;
+        for (int64_t row = 0; row < STRIP; row++) {
+            int8_t codes[GROUP];
+            for (int quad = 0; quad < 4; quad++) memcpy(codes + 4 * quad, lines + quad * LINE + 4 * row, 4);
+            for (int i = 0; i < GROUP; i++) out[row * width + i] = widen(d[row]) * float(codes[i]);
         }
     }
 
@@ -409,11 +425,37 @@ struct Grouped {
             }
     }
 
+    static inline int scale_at(const uint8_t* tile, int64_t strip, int64_t row, int64_t group) {
+        uint32_t word;
+        memcpy(&word, tile + SCALES + ((strip * 2 + group / 8) * STRIP + row) * 4, 4);
+        return int(word >> (4 * (group % 8)) & 15) - 16 * (signs(tile, strip)[group] >> row & 1);
+    }
+
+    static inline void numbers(const uint8_t* tile, int64_t strip, int64_t group, int64_t width, float* out) {
+        const Tables tables = Tables::template load<LOWEST>();
+        alignas(64) uint8_t lines[4][LINE];  // q - LOWEST
+        for (int first_row = 0; first_row < STRIP; first_row += W) {
+            const uint8_t* codes = tile + CODES + strip * STRIP_CODES + first_row * 4;
+            const uint8_t* extras = codes + STRIP_MAIN + group / EXTRA_GROUPS * LINE;
+            for (int p = 0; p < 2; p++) {
+                const I32 main = load_i(codes + (MAIN_BITS == 4 ? group * 2 + p : group) * LINE);
+                const Pair both = pair(main, EXTRA ? load_i(extras) : main, tables, int(group), p);
+                store_i(lines[p * 2] + first_row * 4, both.even);
+                store_i(lines[p * 2 + 1] + first_row * 4, both.odd);
+            }
+        }
+        const auto* d = reinterpret_cast<const bf16*>(tile) + strip * STRIP;
+        for (int64_t row = 0; row < STRIP; row++) {
+            const float scale = float(scale_at(tile, strip, row, group));
+            uint8_t codes[GROUP];
+            for (int quad = 0; quad < 4; quad++) memcpy(codes + 4 * quad, lines[quad] + 4 * row, 4);
+            for (int i = 0; i < GROUP; i++) out[row * width + i] = widen(d[row]) * (scale * float(codes[i] + LOWEST));
+        }
+    }
+
     static inline float at(const uint8_t* tile, int64_t row, int64_t input) {
         const int64_t strip = row / STRIP, group = input / GROUP;
-        uint32_t word;
-        memcpy(&word, tile + SCALES + ((strip * 2 + group / 8) * STRIP + row % STRIP) * 4, 4);
-        const int scale = int(word >> (4 * (group % 8)) & 15) - 16 * (signs(tile, strip)[group] >> (row % STRIP) & 1);
+        const int scale = scale_at(tile, strip, row % STRIP, group);
         const uint8_t* codes = tile + CODES + strip * STRIP_CODES + row % STRIP * 4 + input % 4;
         int code = stored_bits<MAIN>(codes, input / 4);
         if constexpr (EXTRA != 0) code |= stored_bits<EXTRA>(codes + STRIP_MAIN, input / 4);

@@ -184,9 +184,12 @@ struct Kernels {
     // importance [in]: how much the squared error of each input's weights counts; null: all alike.
     int64_t (*quantize)(Team*, const Matrix* from, Format to, const float* importance, bool thorough, uint8_t* storage);
     void (*round_block)(Team*, const RoundCall*);
-    // out [out, in]: the weights themselves.
-    void (*dequantize)(Team*, const Matrix* weight, float* out);
+    // out [out, in]: the weights themselves; to is f32, or bf16, to which they are rounded.
+    void (*dequantize)(Team*, const Matrix* weight, Format to, void* out);
     const Peak *int8_peak, *f32_peak, *bf16_peak;
 };
+
+// Whether weights are fetched ahead into L2 in place of L1 on this CPU; defined in dispatch.cpp.
+extern const bool FETCHES_FAR;
 
 }  // namespace octuor

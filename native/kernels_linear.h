@@ -221,13 +221,49 @@ static void weight_row(const Matrix& w, int64_t row, float* to) {
     by_tile(w.format, [&]<class Tile>() { widen_tiled_row<Tile>(w, row, to); });
 }
 
-static void dequantize(Team* team, const Matrix* weight, float* out) {
+// Some rows of a tiled weight from first_row on, a multiple of 64, as float32.
+template <class Tile>
+static void widen_tiles(const Matrix& w, int64_t first_row, int64_t n_rows, float* to) {
+    const uint8_t* tiles = row_address(w, first_row);
+    for (int64_t strip = 0; strip * STRIP < n_rows; strip++)
+        for (int64_t i = 0; i < w.in; i += GROUP) {
+            const uint8_t* tile = tiles + i / INPUTS * Tile::BYTES;
+            float* out = to + strip * STRIP * w.in + i;
+            const int64_t rows = least(STRIP, n_rows - strip * STRIP), inputs = least(GROUP, w.in - i);
+            if (rows == STRIP && inputs == GROUP) {
+                Tile::numbers(tile, strip, i % INPUTS / GROUP, w.in, out);
+                continue;
+            }
+            float whole[STRIP * GROUP];
+            Tile::numbers(tile, strip, i % INPUTS / GROUP, GROUP, whole);
+            for (int64_t row = 0; row < rows; row++)
+                memcpy(out + row * w.in, whole + row * GROUP, size_t(inputs) * sizeof(float));
+        }
+}
+
+// Rows from first_row on, a multiple of 64 and at most 64 of them, as float32. spare: turned_spare(w) floats.
+static void decode_rows(const Matrix& w, int64_t first_row, int64_t n_rows, float* spare, float* to) {
+    if (is_turned(w.format)) return decode_turned(w, first_row, spare, to);
+    if (is_tiled(w.format))
+        return by_tile(w.format, [&]<class Tile>() { widen_tiles<Tile>(w, first_row, n_rows, to); });
+    for (int64_t row = 0; row < n_rows; row++) weight_row(w, first_row + row, to + row * w.in);
+}
+
+static void dequantize(Team* team, const Matrix* weight, Format to, void* out) {
     const Matrix w = *weight;
-    const int64_t spare = turned_spare(w);
-    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(spare) * sizeof(float)));
+    const bool halves = to == Format::bf16;
+    const int64_t spare = turned_spare(w), floats = spare + (halves ? ROWS * w.in : 0);
+    float* memory = reinterpret_cast<float*>(thread_scratch(team, size_t(floats) * sizeof(float)));
     parallel(team, ceil_div(w.out, ROWS), w.out * w.in < SMALL_WORK, [=](int64_t i, int thread) {
-        if (is_turned(w.format)) return decode_turned(w, i * ROWS, memory + thread * spare, out);
-        for (int64_t row = i * ROWS; row < least((i + 1) * ROWS, w.out); row++) weight_row(w, row, out + row * w.in);
+        const int64_t first = i * ROWS, n_rows = least(ROWS, w.out - first), n = n_rows * w.in;
+        float *own = memory + thread * floats, *rows = own + spare;
+        if (!halves) return decode_rows(w, first, n_rows, own, static_cast<float*>(out) + first * w.in);
+        decode_rows(w, first, n_rows, own, rows);
+        auto* rounded = static_cast<uint16_t*>(out) + first * w.in;
+        for (int64_t at = 0; at < n; at++) {  // to the nearest, ties to even
+            const uint32_t bits = __builtin_bit_cast(uint32_t, rows[at]);
+            rounded[at] = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        }
     });
 }
 

@@ -42,7 +42,7 @@ static void turned_product(const Matrix& w, int64_t first_row, const Tokens& x, 
     });
 }
 
-// Rows first_row to first_row + 64, those that there are, to their places in out [w.out, w.in].
+// Rows first_row to first_row + 64, those that there are, one after another in out.
 static void decode_turned(const Matrix& w, int64_t first_row, float* spare, float* out) {
     alignas(64) float numbers[RUN * ROWS];
     by_turned(w.format, [&]<class Codes>() {
@@ -52,7 +52,7 @@ static void decode_turned(const Matrix& w, int64_t first_row, float* spare, floa
             rows.decode(from, n, numbers);
             for (int64_t r = 0; r < rows.n_rows; r += W)
                 for (int64_t i = 0; i < n; i += W) {
-                    float* to = out + (first_row + r) * w.in + from + i;
+                    float* to = out + r * w.in + from + i;
                     if (r + W <= rows.n_rows && i + W <= n) {
                         transpose(reinterpret_cast<const int32_t*>(numbers + i * ROWS + r), ROWS,
                                   reinterpret_cast<int32_t*>(to), w.in);
@@ -60,7 +60,7 @@ static void decode_turned(const Matrix& w, int64_t first_row, float* spare, floa
                     }
                     for (int64_t row = r; row < least(r + W, rows.n_rows); row++)
                         for (int64_t input = i; input < least(i + W, n); input++)
-                            out[(first_row + row) * w.in + from + input] = numbers[input * ROWS + row];
+                            out[row * w.in + from + input] = numbers[input * ROWS + row];
                 }
         }
     });

@@ -180,7 +180,7 @@ void make_hqq(Weight& w, const Foreign& row, int64_t out, int64_t in) {
 
 Floats decoded(Runner& runner, const Kernels& kernels, const Matrix& m) {
     Floats out(size_t(m.out * m.in));
-    kernels.dequantize(runner.pool.team(), &m, out.data());
+    kernels.dequantize(runner.pool.team(), &m, Format::f32, out.data());
     return out;
 }
 

@@ -79,6 +79,7 @@ class Context:
         """Returns -1, or the first row that holds a number that is not finite."""
 
     def dequantize(self, matrix: Matrix, out: F32Array) -> None: ...
+    def dequantize_bf16(self, matrix: Matrix, out: NDArray[np.uint16]) -> None: ...
     def round_block(
         self,
         targets: F32Array,

@@ -17,7 +17,7 @@ SOURCES = sources()
 FRONT = ("", "__main__")
 TORCH_PARTS = ("train", "tune", "integrations")
 HOMES = {  # beside those
-    "torch": ("ops.torch", "ops.torch_leaves"),
+    "torch": ("ops.torch", "ops.torch_functions", "ops.torch_leaves"),
     "matplotlib": ("bench.plot", "bench.serve.plot", "routing.plot", "routing.coloured_text", "routing.values"),
     "aiohttp": ("bench.serve.client",),
 }

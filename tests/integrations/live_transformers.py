@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from adapter_files import random_adapter
+from integrations.settings import be_quiet, write_tiny
 from octuor.errors import OctuorError, RequestError
 from octuor.integrations.transformers import (
     AutoModelForCausalLM,
@@ -19,31 +20,22 @@ from octuor.integrations.transformers import (
     MixtralForCausalLM,
     SequencesCache,
 )
-from octuor.quant import F32
-from octuor.tokenizer import encode_chat, find_mistral_common_tokenizer
-from octuor.tools.export.huggingface import write_huggingface
+from octuor.tokenizer import encode_chat
 from parity.cases import CASES
 from parity.oracle import write_folder
-from tiny_models import EOS, TINY, random_checkpoint
+from tiny_models import EOS, TINY
 
 TOLERANCE = 2e-5  # of logits of about 1
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quiet() -> None:
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+def _quiet(one_thread: None) -> None:  # noqa: ARG001
+    be_quiet()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Mixtral with Mistral's tokenizer."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    source = random_checkpoint()
-    vocabulary = find_mistral_common_tokenizer()
-    write_huggingface(path, TINY, lambda name: source.get(name).to_f32(), F32, vocabulary)
-    return path
+    return write_tiny(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from octuor import _native
 from octuor.errors import FormatError, ShapeError
 from octuor.ops.layouts import native_name
 from octuor.ops.native import NativeOps, implementations, runs_in_place
-from octuor.quant import FORMATS
+from octuor.quant import BF16, FORMATS
 from octuor.quant.base import Array
 from octuor.quant.hqq import Hqq
 from octuor.weights import Expert, Weight
@@ -62,6 +62,7 @@ def test_values_of_formats_of_ours(isa: str, name: str) -> None:
     for shape in ((1, 1), (65, 257), (129, 515)):  # those of test_native_linear.py, made once
         weight = definitions.stored(name, *shape)
         assert_same_bits(ops.dequantize(weight), weight.to_f32())
+        np.testing.assert_array_equal(ops.dequantize_bf16(weight), BF16.quantize(weight.to_f32()))
 
 
 @ALL

@@ -115,5 +115,9 @@ def test_the_learning_rate_by_hand() -> None:
     quarter = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 5))
     expected = {0: 0.5, 1: 1.0, 2: 1.0, 4: quarter, 7: half, 12: 0.1}
     assert {step: rate_share(step, schedule) for step in expected} == pytest.approx(expected)
+    late = Schedule(steps=12, warmup_steps=2, min_lr_share=0.1, decay_share=0.4)  # the last 4 of 10
+    assert {step: rate_share(step, late) for step in (2, 7, 8, 10, 12)} == pytest.approx(
+        {2: 1.0, 7: 1.0, 8: 1.0, 10: half, 12: 0.1}
+    )
     assert rate_share(0, Schedule(steps=5, warmup_steps=0)) == 1.0
     assert rate_share(4, Schedule(steps=5, warmup_steps=10)) == 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +26,10 @@ from octuor.train.data import encode_document
 from octuor.train.export import export
 from octuor.train.loop import StepMetrics, read_metrics, train
 from octuor.train.metrics import MetricsFile
-from octuor.train.recipe import Export, Recipe, Schedule, Stage, read_recipe
+from octuor.train.recipe import OPTIMIZERS, Export, Recipe, Schedule, Stage, read_recipe
 from octuor.train.state import TrainState
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MODEL = ModelConfig(
     dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=48, vocab_size=400, n_experts=4,
     rope_theta=1e4, max_seq_len=64,
@@ -40,15 +41,6 @@ TALKS = [
 STORY = "The old bird sings in the tree. The tree is old and the morning is good."
 SAME_NUMBERS = 1e-4  # the same bfloat16 weights in float32 arithmetic of another order; of the largest logit
 Q8_HEAD = 2e-2  # the last product in 8 bits: inputs and weights rounded to 1/127 of their blocks' largest
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +70,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe_of(steps: int, *, save_every: int = 1000, dtype: str = "f32") -> Recipe:
+def recipe_of(steps: int, *, save_every: int = 1000, dtype: str = "f32", optimizer: str = "adamw") -> Recipe:
     schedule = Schedule(
         steps=steps, seq_len=63, sequences_per_step=2, learning_rate=1e-2, warmup_steps=4, save_every=save_every,
-        loss_chunk=40, dtype=dtype,
+        loss_chunk=40, dtype=dtype, optimizer=optimizer,
     )  # fmt: skip
     stages = (Stage(0.3, {"stories": 1, "talks": 1}), Stage(1.0, {"talks": 1}))
     return Recipe(MODEL, schedule, stages, Export("bf16", {"lm_head": "q8"}))
@@ -122,6 +114,24 @@ def test_bfloat16_learns_too(data: Path, tokenizer: Tokenizer, tmp_path: Path) -
     assert np.mean([row.loss for row in metrics[-5:]]) < answer_entropy(tokenizer) / 2
 
 
+def test_muon_moves_matrices_inside_the_blocks_by_steps_of_one_size(
+    data: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Whatever their gradients: singular values of a step lie around the rate times 0.2 sqrt(longer side)."""
+    recipe = recipe_of(1, optimizer="muon")
+    recipe = replace(recipe, schedule=replace(recipe.schedule, warmup_steps=0, weight_decay=0.0))
+    before = TrainState(recipe).masters
+    after = train(recipe, data, tmp_path, tokenizer).masters
+    for name, value in after.items():
+        step = value - before[name]
+        if name.rpartition(".")[2] in ("wq", "wk", "wv", "wo", "gate", "up", "down"):
+            sizes = torch.linalg.svdvals(step) / (1e-2 * 0.2 * max(step.shape) ** 0.5)
+            assert 0.3 < float(sizes[len(sizes) // 4]) < 1.4, name
+            assert float(sizes[0]) < 1.4, name
+        else:  # AdamW's first step moves each number by the rate
+            assert float(step.abs().max()) == pytest.approx(1e-2, rel=0.02), name
+
+
 def test_a_dense_model_trains(data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     recipe = replace(recipe_of(2), model=replace(MODEL, n_experts=1, n_experts_per_token=1))
     train(recipe, data, tmp_path, tokenizer)
@@ -149,9 +159,12 @@ def same_but_speed(path: Path) -> list[StepMetrics]:
     return [replace(row, tokens_per_s=0.0) for row in read_metrics(path / "metrics.jsonl")]
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    data: Path, tokenizer: Tokenizer, tmp_path: Path, optimizer: str
+) -> None:
     """Killed twice: before anything was saved, and between two saves with half a line of metrics written."""
-    recipe = recipe_of(12, save_every=5)
+    recipe = recipe_of(12, save_every=5, optimizer=optimizer)
     whole = train(recipe, data, tmp_path / "whole", tokenizer)
     broken = tmp_path / "broken"
     for step in (3, 8):

@@ -92,6 +92,8 @@ def test_the_pocket_recipe() -> None:
         ("learning_rate = 1", "learning_rate = nan", "learning_rate: expected at least 0"),
         ("learning_rate = 1", "beta2 = 1.0", "beta2: expected 0 to below 1"),
         ("learning_rate = 1", 'dtype = "f16"', "dtype: expected auto, bf16 or f32, found 'f16'"),
+        ("learning_rate = 1", 'optimizer = "sgd"', "optimizer: expected adamw or muon, found 'sgd'"),
+        ("learning_rate = 1", "decay_share = 0", "decay_share: expected above 0 to 1, found 0"),
         ("dim = 32", "dim = 0", "config.dim: expected a positive int"),
         ("n_kv_heads = 2", "n_kv_heads = 3", "expected a multiple of n_kv_heads"),
         ("until = 0.5", "until = 0", "until: expected a share of the steps up to 1.0, found 0"),

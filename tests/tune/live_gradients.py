@@ -119,7 +119,7 @@ def a_turn() -> Turn:
 
 def gradients(student: Student, tree: Weights, *, checkpointing: bool = False) -> tuple[float, dict[str, Tensor]]:
     hidden, balance = hidden_states(
-        TorchOps(), tree, CONFIG, a_turn(), checkpointing=checkpointing, balanced=True
+        TorchOps(), tree, CONFIG, a_turn().batch, a_turn().rows, checkpointing=checkpointing, balanced=True
     )  # fmt: skip
     assert balance is not None
     loss = -log_probabilities(hidden, tree.lm_head, a_turn().targets, 7).mean() + 0.1 * balance
@@ -157,11 +157,19 @@ def test_dropout_is_the_same_when_a_layer_is_computed_again() -> None:
     for checkpointing in (False, True):
         torch.manual_seed(3)
         hidden, _ = hidden_states(
-            TorchOps(), student.weights, CONFIG, a_turn(), checkpointing=checkpointing, balanced=False
+            TorchOps(),
+            student.weights,
+            CONFIG,
+            a_turn().batch,
+            a_turn().rows,
+            checkpointing=checkpointing,
+            balanced=False,
         )
         found.append(torch.autograd.grad(hidden.square().mean(), list(student.learner.working.values())))
     assert all(torch.equal(*both) for both in zip(*found, strict=True))
-    settled, _ = hidden_states(TorchOps(), student.settled, CONFIG, a_turn(), checkpointing=False, balanced=False)
+    settled, _ = hidden_states(
+        TorchOps(), student.settled, CONFIG, a_turn().batch, a_turn().rows, checkpointing=False, balanced=False
+    )
     assert not torch.equal(settled, hidden)
 
 
@@ -186,7 +194,9 @@ def test_experts_that_no_token_chose_are_not_read(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(FrozenMatrix, "blocks", watched)
     turn = make_turn([Piece(np.array([5, 6], dtype=np.int32), np.array([False, True]))])  # one token, two experts
-    hidden, _ = hidden_states(TorchOps(), student.weights, CONFIG, turn, checkpointing=True, balanced=False)
+    hidden, _ = hidden_states(
+        TorchOps(), student.weights, CONFIG, turn.batch, turn.rows, checkpointing=True, balanced=False
+    )
     hidden.sum().backward()
     for n in range(CONFIG.n_layers):
         assert len({name for name in read if name.startswith(f"layers.{n}.experts.")}) == 3 * CONFIG.n_experts_per_token
@@ -200,9 +210,11 @@ def test_neighbours_in_a_turn_do_not_see_each_other() -> None:
     ]  # fmt: skip
 
     def states(part: list[Piece]) -> Tensor:
-        return hidden_states(TorchOps(), student.weights, CONFIG, make_turn(part), checkpointing=False, balanced=False)[
-            0
-        ].detach()
+        turn = make_turn(part)
+        hidden, _ = hidden_states(
+            TorchOps(), student.weights, CONFIG, turn.batch, turn.rows, checkpointing=False, balanced=False
+        )
+        return hidden.detach()
 
     together = states(pieces)
     apart = torch.cat([states([piece]) for piece in pieces])

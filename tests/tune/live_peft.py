@@ -166,7 +166,7 @@ def test_an_adapter_of_transformers_4(base: Path, tmp_path: Path) -> None:
         for layer in range(CONFIG.n_layers) for e in range(CONFIG.n_experts) for part in ("w1", "w2", "w3")
         for side in "AB"
     }  # fmt: skip
-    LoraConfig(r=2, lora_alpha=6, target_modules=["w1", "w2", "w3"], inference_mode=True).save_pretrained(tmp_path)
+    LoraConfig(r=2, lora_alpha=6, target_modules=["w1", "w2", "w3"], inference_mode=True).save_pretrained(str(tmp_path))
     save_file(dict(tensors), tmp_path / "adapter_model.safetensors")
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path)
     merged = merge(open_checkpoint(base), tmp_path)
@@ -179,7 +179,7 @@ def test_the_files_are_those_that_peft_would_write(base: Path, tmp_path: Path) -
     ours = saved(student, checkpoint, tmp_path / "ours")
     PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), ours
-    ).save_pretrained(tmp_path / "theirs")  # fmt: skip
+    ).save_pretrained(str(tmp_path / "theirs"))  # fmt: skip
     found, again = (load_file(tmp_path / side / "adapter_model.safetensors") for side in ("ours", "theirs"))
     assert found.keys() == again.keys()
     assert all(torch.equal(found[name], again[name]) for name in found)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from octuor.errors import CheckpointError
 from octuor.tokenizer import open_tokenizer
 from octuor.tools.merge import merge
 from octuor.tune.data import Dataset, load_data
+from octuor.tune.events import Events
 from octuor.tune.forward import hidden_states, make_turn
 from octuor.tune.loop import Outcome, TuneMetrics, rate_share, read_metrics, tune
 from octuor.tune.loss import answers_score, preference_score
@@ -26,19 +26,14 @@ from octuor.tune.outputs import write_outputs
 from octuor.tune.recipe import Data, Method, Preference, Schedule, Sweep, TuneRecipe
 from octuor.tune.score import Scorer
 from octuor.tune.sweep import recommend, sweep, table
+from tune.event_files import read_scalars
 from tune.tiny_run import preferences, recipe_text, talks, write_model, write_rows
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # other people's
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # other people's
+    pytest.mark.usefixtures("one_thread"),
+]
 F32 = 1e-5  # sums of some hundred float32 terms of order 1 in another order
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +199,7 @@ def test_the_load_is_balanced_layer_by_layer_over_real_tokens(folder: Path, tmp_
         TorchOps(), student.weights, student.config, turn.batch, lambda _, routing: layers.append(balance_loss(routing))
     )
     _, found = hidden_states(
-        TorchOps(), student.weights, student.config, turn, checkpointing=True, balanced=True
+        TorchOps(), student.weights, student.config, turn.batch, turn.rows, checkpointing=True, balanced=True
     )  # fmt: skip
     assert found is not None
     assert float(found.detach()) == pytest.approx(float(torch.stack(layers).mean().detach()), rel=F32)
@@ -259,6 +254,27 @@ def test_a_full_run_leaves_a_model_and_a_pack(folder: Path, tmp_path: Path) -> N
     assert pack.tokenizer_bytes() == checkpoint.tokenizer_bytes()
 
 
+def assert_shown(events: Path, metrics: list[TuneMetrics]) -> None:
+    """What TensorBoard would draw is what the metrics say."""
+    shown = read_scalars(events)
+    expected = [{name: value for name, value in asdict(row).items() if value is not None} for row in metrics]
+    assert set(shown) == set().union(*expected) - {"step"}
+    for name, values in shown.items():
+        written = {row["step"]: row[name] for row in expected if name in row}
+        assert values == pytest.approx(written, rel=1e-6), name  # float32 in the file
+
+
+def test_a_run_that_went_on_is_shown_once(tmp_path: Path) -> None:
+    rows = [TuneMetrics(step, 10 * step, 1 / step, None, None, None, 1.0, 0.1, 5.0) for step in range(1, 6)]
+    with Events(tmp_path, 0) as events:
+        for row in rows[:4]:
+            events.write(replace(row, loss=9.0) if row.step > 2 else row)
+    with Events(tmp_path, 2) as events:  # killed after step 4, saved after step 2
+        for row in rows[2:]:
+            events.write(row)
+    assert_shown(tmp_path, rows)
+
+
 def test_the_command_learns_and_the_adapter_merges(folder: Path, tmp_path: Path) -> None:
     recipe = folder / "run.toml"
     model = folder / "tiny.octuor"
@@ -270,7 +286,8 @@ def test_the_command_learns_and_the_adapter_merges(folder: Path, tmp_path: Path)
     assert result["steps"] == 6
     assert result["best"]["loss"] < result["before"]["loss"]
     assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
-    assert list((tmp_path / "run" / "events").iterdir())
+    metrics = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert_shown(tmp_path / "run" / "events", metrics)
     merged = merge(open_checkpoint(model), Path(result["outputs"][0]))
     assert not np.array_equal(merged.get("layers.0.wq").to_f32(), open_checkpoint(model).get("layers.0.wq").to_f32())
     swept = octuor("tune", recipe, "--out", tmp_path / "run", "--threads", 1, "--sweep")

@@ -57,6 +57,8 @@ def test_what_a_resumed_run_must_share(tmp_path: Path) -> None:
         ("[data]\ntrain = [3]\n", r"train: expected a list of str, found \[3\]"),
         ('[data]\ntrain = ["a"]\nvalidation = ["b"]\nvalidation_share = 0.1\n', "found both; drop one"),
         ('[data]\ntrain = ["a"]\nmax_tokens = 1\n', "max_tokens: expected at least 2, found 1"),
+        (DATA + '[schedule]\noptimizer = "sgd"\n', "optimizer: expected one of adamw, muon, found 'sgd'"),
+        (DATA + '[schedule]\noptimizer = "muon"\n', "optimizer: expected adamw where an adapter learns"),
         (DATA + '[tune]\nmethod = "adapter"\n', "method: expected one of lora, full, found 'adapter'"),
         (DATA + '[tune]\ntargets = ["all"]\n', "expected some of attention, experts, router, found"),
         (DATA + "[tune]\ntargets = []\n", "targets: expected some of"),

@@ -108,6 +108,11 @@ def test_where_there_are_keys_the_page_asks_for_one(tmp_path: Path, another: Cal
         until(lambda: _given(stranger, other), "the second key to be known")
         assert stranger.loaded().titles() == []
 
+        stranger.click("#forget-key")
+        until(lambda: stranger.all("#key"), "the field for a key again")
+        stranger.driver.get(server.url)
+        assert (len(stranger.all("#key")), stranger.all("#message")) == (1, [])
+
         log = server.log.read_text()
         assert key[11:] not in log
         assert other[11:] not in log

@@ -40,9 +40,10 @@ class Visit:
 
     async def begin(self) -> None:
         """What the page does when it is loaded."""
-        [event] = [found for found in self._events if any(name == "load" for _, name in found["targets"])]
-        async for _ in self._run(event, [], None):
-            pass
+        for event in self._events:
+            if any(name == "load" for _, name in event["targets"]):
+                async for _ in self._run(event, [], None):
+                    pass
 
     async def say(self, text: str, model: str = "pocket") -> Answered:
         """Send a message in a new conversation."""

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 def main(
     recipe: Annotated[Path, typer.Argument(help="A tuning recipe, as in recipes/tune.toml.")],
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder that the recipe's files are in; default: the recipe's own."),
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(help="The run's folder; default: runs/NAME.")] = None,  # noqa: UP045
     check_only: Annotated[bool, typer.Option("--check-only", help="Say what the data is like, and stop.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="Try the recipe's learning rates in short runs.")] = False,
@@ -34,12 +38,12 @@ def main(
     from octuor.tune.check import check, describe
     from octuor.tune.recipe import read_tune_recipe
 
-    plan = read_tune_recipe(recipe)
+    plan = read_tune_recipe(recipe, data)
     if not check_only:
         _need_libraries(plan)
     checkpoint = open_checkpoint(plan.tune.path)
-    data = _load(plan, checkpoint)
-    found = check(data, plan)
+    rows = _load(plan, checkpoint)
+    found = check(rows, plan)
     if not as_json:
         print(describe(found), file=sys.stderr)
     elif check_only:
@@ -48,7 +52,7 @@ def main(
     if check_only:
         return
     run = out or Path("runs") / recipe.stem
-    result = (_sweep if sweep else _tune)(plan, checkpoint, data, run, threads)
+    result = (_sweep if sweep else _tune)(plan, checkpoint, rows, run, threads)
     if as_json:
         print(json.dumps(result))
 

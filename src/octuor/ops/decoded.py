@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from octuor.quant import BF16, F16, F32, Format
 from octuor.quant.plain import from_bf16
 from octuor.weights import Weight
 
+Number = TypeVar("Number", bound=np.generic)
 CHUNK_WEIGHTS = 4 << 20  # at work at once: 16 MiB as float32
 
 
@@ -23,7 +25,7 @@ def decoded(weight: Weight) -> Weight:
         if data is not None:
             return Weight(data, weight.shape, row, weight.name)
     data = np.empty(weight.shape, dtype=np.float32)
-    for first, block in value_blocks(weight):
+    for first, block in value_blocks(weight, Weight.to_f32):
         data[first : first + len(block)] = block
     return Weight(data, weight.shape, F32, weight.name)
 
@@ -31,7 +33,7 @@ def decoded(weight: Weight) -> Weight:
 def _exact(weight: Weight, row: Format) -> NDArray[np.generic] | None:
     """The weight's storage in a narrower format; None where a value would change."""
     data = np.empty(weight.shape, dtype=row.dtype)
-    for first, block in value_blocks(weight):
+    for first, block in value_blocks(weight, Weight.to_f32):
         with np.errstate(over="ignore"):  # seen below
             narrow = row.quantize(block)
         wide = from_bf16(narrow) if row == BF16 else narrow.astype(np.float32)
@@ -42,9 +44,9 @@ def _exact(weight: Weight, row: Format) -> NDArray[np.generic] | None:
 
 
 def value_blocks(
-    weight: Weight, dequantize: Callable[[Weight], NDArray[np.float32]] = Weight.to_f32
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The first row and the values of each block of rows, in order; dequantize: a quicker Weight.to_f32."""
+    weight: Weight, dequantize: Callable[[Weight], NDArray[Number]]
+) -> Iterator[tuple[int, NDArray[Number]]]:
+    """The first row and the values of each block of rows, in order; dequantize: Weight.to_f32 or its like."""
     n_rows, *inputs = weight.shape
     multiple = weight.format.row_multiple
     step = max(CHUNK_WEIGHTS // max(inputs[0] if inputs else 1, 1) // multiple, 1) * multiple

@@ -21,7 +21,7 @@ from octuor.machine import Machine, read_machine
 from octuor.ops import LayerRouting
 from octuor.ops.decoded import decoded
 from octuor.ops.layouts import layout, native_name
-from octuor.quant import Format
+from octuor.quant import BF16, Format
 from octuor.quant.base import Storage, relative_importance
 from octuor.quant.plain import from_bf16
 from octuor.weights import Expert, StreamedExperts, Weight
@@ -193,6 +193,14 @@ class NativeOps:
             return weight.to_f32()
         out = np.empty(weight.shape, dtype=np.float32)
         self._context.dequantize(_matrix(weight), out)
+        return out
+
+    def dequantize_bf16(self, weight: Weight) -> NDArray[np.uint16]:
+        """The same, rounded to bfloat16 as the row BF16 does."""
+        if len(weight.shape) != 2 or not runs_in_place(weight.format):
+            return BF16.quantize(weight.to_f32())
+        out = np.empty(weight.shape, dtype=np.uint16)
+        self._context.dequantize_bf16(_matrix(weight), out)
         return out
 
     def quantize(

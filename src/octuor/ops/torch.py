@@ -17,6 +17,7 @@ from torch import Tensor
 
 from octuor.batch import Batch
 from octuor.ops import LayerRouting
+from octuor.ops.torch_functions import GatherRows, RmsNorm, SpreadRows
 from octuor.ops.torch_leaves import Adapted, FrozenMatrix, product
 from octuor.weights import Expert, Leaf, Weight
 
@@ -49,7 +50,8 @@ class TorchOps:
         return F.embedding(self._ids(tokens), weight).float()
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, eps)
+        normed: Tensor = RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+        return normed
 
     def linear(self, x: Tensor, weight: Leaf) -> Tensor:
         return product(x, weight)
@@ -95,8 +97,11 @@ class TorchOps:
         n_chosen = routing.experts.shape[1]
         by_expert = torch.argsort(routing.experts.reshape(-1), stable=True)  # [T * A], tokens grouped by expert
         counts = torch.bincount(routing.experts.reshape(-1), minlength=len(experts)).tolist()
-        tokens = by_expert // n_chosen
-        grouped = x.to(experts[0].gate.dtype)[tokens].split(counts)
+        places = torch.empty_like(by_expert)
+        places[by_expert] = torch.arange(len(by_expert), device=x.device)
+        places = places.view(routing.experts.shape)
+        rows: Tensor = SpreadRows.apply(x.to(experts[0].gate.dtype), by_expert // n_chosen, places)  # type: ignore[no-untyped-call]
+        grouped = rows.split(counts)
         hidden = [
             product(F.silu(product(own, expert.gate)) * product(own, expert.up), expert.down)
             for own, expert in zip(grouped, experts, strict=True)
@@ -104,8 +109,8 @@ class TorchOps:
         ]
         if not hidden:
             return torch.zeros_like(x, dtype=torch.float32)
-        weighted = torch.cat(hidden).float() * routing.weights.reshape(-1)[by_expert, None]
-        return torch.zeros_like(x, dtype=torch.float32).index_add(0, tokens, weighted)
+        found: Tensor = GatherRows.apply(torch.cat(hidden), routing.weights, places)  # type: ignore[no-untyped-call]
+        return found
 
     def _over_cache(self, q: Tensor, batch: Batch, layer: int, window: int | None) -> Tensor:
         assert batch.cache is not None

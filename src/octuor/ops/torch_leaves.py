@@ -40,6 +40,10 @@ class FrozenMatrix:
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """The first row and the numbers of each block of rows, in order."""
+        if self.dtype == torch.bfloat16:
+            for first, rounded in value_blocks(self.weight, self._native.dequantize_bf16):
+                yield first, torch.from_numpy(rounded).view(torch.bfloat16)
+            return
         for first, values in value_blocks(self.weight, self._native.dequantize):
             yield first, torch.from_numpy(values).to(self.dtype)
 
@@ -89,6 +93,18 @@ class Adapted:
         return self.base.dtype
 
 
+@dataclass(frozen=True)
+class Layered:
+    """A leaf that is a module of its own, as peft's layers are."""
+
+    module: torch.nn.Module
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its product is made in."""
+        return next(self.module.parameters()).dtype
+
+
 class _FrozenProduct(torch.autograd.Function):
     """FrozenMatrix.times with a gradient to x and none to the matrix; keeps neither x nor any of the numbers."""
 
@@ -102,10 +118,13 @@ class _FrozenProduct(torch.autograd.Function):
         return ctx.matrix.times_transposed(gradients[0]).to(ctx.x_dtype), None
 
 
-def product(x: Tensor, leaf: Tensor | FrozenMatrix | Adapted) -> Tensor:
+def product(x: Tensor, leaf: Tensor | FrozenMatrix | Adapted | Layered) -> Tensor:
     """x [T, in] times a leaf [out, in] transposed: [T, out] in the leaf's dtype."""
     if isinstance(leaf, Tensor):
         return F.linear(x.to(leaf.dtype), leaf)
+    if isinstance(leaf, Layered):
+        through: Tensor = leaf.module(x.to(leaf.dtype))
+        return through
     if isinstance(leaf, FrozenMatrix):
         found: Tensor = _FrozenProduct.apply(x, leaf)  # type: ignore[no-untyped-call]
         return found

@@ -12,7 +12,11 @@ from torch import Tensor
 
 
 class Optimization(Protocol):
-    """How steps are taken: AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) under a clipped gradient."""
+    """How steps are taken, under a clipped gradient."""
+
+    @property
+    def optimizer(self) -> str:
+        """ "adamw" (Loshchilov & Hutter 2019, arXiv:1711.05101); or "muon" for the matrices inside the blocks."""
 
     @property
     def learning_rate(self) -> float:
@@ -59,7 +63,7 @@ class Learner:
         self.masters = masters
         self._how = how
         self.working = {name: self._working_copy(name, master) for name, master in masters.items()}
-        self.optimizer = _optimizer(masters, how)
+        self.optimizers = _optimizers(masters, how)
 
     def step(self, rate_share: float) -> float:
         """Update the parameters from the working copies' gradients at rate_share of the peak learning rate.
@@ -70,9 +74,10 @@ class Learner:
             gradient = self.working[name].grad
             master.grad = torch.zeros_like(master) if gradient is None else gradient.float()
         norm = torch.nn.utils.clip_grad_norm_(self.masters.values(), self._how.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_share * self._how.learning_rate
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate_share * self._how.learning_rate
+            optimizer.step()
         self.refresh()
         return float(norm)
 
@@ -85,13 +90,14 @@ class Learner:
 
     def snapshot(self) -> dict[str, Any]:
         """All that a step depends on, for write_state; views, not copies."""
-        return {"masters": self.masters, "optimizer": self.optimizer.state_dict()}
+        return {"masters": self.masters, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from a snapshot of parameters of the same names and shapes."""
         for name, value in saved["masters"].items():
             self.masters[name].copy_(value)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.refresh()
 
     def _working_copy(self, name: str, master: Tensor) -> Tensor:
@@ -111,13 +117,36 @@ def write_state(path: Path, values: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def _optimizer(masters: dict[str, Tensor], how: Optimization) -> torch.optim.Optimizer:
-    """AdamW; norms are not decayed."""
-    matrices = [master for master in masters.values() if master.ndim == 2]
-    vectors = [master for master in masters.values() if master.ndim == 1]
+def _optimizers(masters: dict[str, Tensor], how: Optimization) -> list[torch.optim.Optimizer]:
+    """AdamW, which leaves norms undecayed; with "muon" it has only what Muon is not made for.
+
+    Source: Jordan et al. 2024, Muon, kellerjordan.github.io/posts/muon; the rate that suits AdamW suits its steps when
+    they are scaled as in Liu et al. 2025, arXiv:2502.16982.
+    """
+    inside = [name for name in masters if how.optimizer == "muon" and _is_inside(name, masters[name])]
+    others = [master for name, master in masters.items() if name not in inside]
+    matrices = [master for master in others if master.ndim == 2]
+    vectors = [master for master in others if master.ndim == 1]
     groups: list[dict[str, Any]] = [
         {"params": params, "weight_decay": decay}
         for params, decay in ((matrices, how.weight_decay), (vectors, 0.0))
         if params
     ]
-    return torch.optim.AdamW(groups, lr=how.learning_rate, betas=(how.beta1, how.beta2), fused=True)
+    made: list[torch.optim.Optimizer] = []
+    if groups:
+        made.append(torch.optim.AdamW(groups, lr=how.learning_rate, betas=(how.beta1, how.beta2), fused=True))
+    if inside:
+        made.append(
+            torch.optim.Muon(
+                [masters[name] for name in inside],
+                lr=how.learning_rate,
+                weight_decay=how.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return made
+
+
+def _is_inside(name: str, master: Tensor) -> bool:
+    """Whether a parameter is a matrix between hidden states: of attention or of an expert."""
+    return master.ndim == 2 and name.rpartition(".")[2] not in ("embed", "lm_head", "router")

@@ -50,10 +50,11 @@ class StepMetrics:
 
 
 def rate_share(step: int, schedule: Schedule) -> float:
-    """Learning rate of `step` (from 0) as a share of its peak: linear warm-up, then a cosine."""
+    """Learning rate of `step` (from 0) as a share of its peak: linear warm-up, the peak, then a cosine."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
-    done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
+    n_falling = schedule.decay_share * max(1, schedule.steps - schedule.warmup_steps)
+    done = max(0.0, 1 - (schedule.steps - step) / n_falling)
     return schedule.min_lr_share + (1 - schedule.min_lr_share) * 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -11,6 +11,8 @@ from octuor.errors import ConfigError
 from octuor.tools.convert import choose_formats
 from octuor.train.tables import fill, read_tables
 
+OPTIMIZERS = ("adamw", "muon")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -40,15 +42,20 @@ class Schedule:
 
     sequences_per_step  rows of seq_len tokens whose gradients make one step
     balance             weight of the load-balancing loss (Fedus et al. 2021, arXiv:2101.03961, eq. 4)
-    min_lr_share        where the cosine ends, as a share of the peak
+    min_lr_share        where the learning rate's cosine ends, as a share of the peak
+    decay_share         of the steps after the warm-up that the cosine takes, the last; before it the rate stays at its
+                        peak, so that a run can be made longer before it falls (Hu et al. 2024, arXiv:2404.06395)
+    optimizer           "adamw", or "muon" for the matrices inside the blocks: fewer steps to the same loss
     loss_chunk          rows of logits that exist at once
     """
 
     steps: int
     seq_len: int = 1024
     sequences_per_step: int = 4
+    optimizer: str = "adamw"
     learning_rate: float = 2e-3
     min_lr_share: float = 0.05
+    decay_share: float = 1.0
     warmup_steps: int = 100
     weight_decay: float = 0.1
     beta1: float = 0.9
@@ -64,12 +71,16 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", "bf16", "f32"):
             raise ConfigError(f"recipe [schedule] dtype: expected auto, bf16 or f32, found {self.dtype!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"recipe [schedule] optimizer: expected adamw or muon, found {self.optimizer!r}")
         for name in ("steps", "seq_len", "sequences_per_step", "loss_chunk", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe [schedule] {name}: expected at least 1, found {getattr(self, name)}")
         for name in ("learning_rate", "min_lr_share", "warmup_steps", "weight_decay", "clip_norm", "balance", "seed"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"recipe [schedule] {name}: expected at least 0, found {getattr(self, name)}")
+        if not 0 < self.decay_share <= 1:
+            raise ConfigError(f"recipe [schedule] decay_share: expected above 0 to 1, found {self.decay_share}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"recipe [schedule] {name}: expected 0 to below 1, found {getattr(self, name)}")

@@ -16,7 +16,9 @@ class Events:
     def __init__(self, folder: Path, steps_done: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=steps_done + 1)
+        # without a name of its own a file replaces one of the same second
+        suffix = f".{steps_done:09d}"
+        self._writer = SummaryWriter(str(folder), purge_step=steps_done + 1, filename_suffix=suffix)
 
     def write(self, metrics: DataclassInstance) -> None:
         """Add one step: a curve for each number of it."""

@@ -54,9 +54,16 @@ def make_turn(pieces: list[Piece]) -> Turn:
 
 
 def hidden_states(
-    ops: TorchOps, weights: Weights, config: ModelConfig, turn: Turn, *, checkpointing: bool, balanced: bool
+    ops: TorchOps,
+    weights: Weights,
+    config: ModelConfig,
+    batch: Batch,
+    wanted: NDArray[np.int32],
+    *,
+    checkpointing: bool,
+    balanced: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Final hidden states [R, D] of the rows that count, and the mean over layers of the load-balancing loss.
+    """Final hidden states [R, D] of the wanted rows [R], and the mean over layers of the load-balancing loss.
 
     checkpointing  keep each layer's input only and compute the layer again for gradients
     balanced       whether that loss is wanted; then the last layer's experts run for all tokens, for they all count
@@ -64,9 +71,9 @@ def hidden_states(
     """
     balances: list[Tensor] = []
     is_balanced = balanced and not config.is_dense
-    x = ops.embed(turn.batch.tokens, weights.embed)
+    x = ops.embed(batch.tokens, weights.embed)
     for n, layer in enumerate(weights.layers):
-        rows = turn.rows if n == config.n_layers - 1 and not is_balanced else None
+        rows = wanted if n == config.n_layers - 1 and not is_balanced else None
 
         # what a layer is made of is bound as defaults: it may run again when this loop has gone on
         def run(
@@ -78,12 +85,12 @@ def hidden_states(
                 if is_balanced:
                     found.append(balance_loss(routing))
 
-            x = model.block(ops, layer, config, x, turn.batch, n, watch, rows)
+            x = model.block(ops, layer, config, x, batch, n, watch, rows)
             return (x, *found)
 
         y = checkpoint(run, x, use_reentrant=False) if checkpointing else run(x)
         x = y[0]
         balances += y[1:]
     if is_balanced:
-        x = x[turn.rows]
+        x = x[wanted]
     return ops.rms_norm(x, weights.norm, config.norm_eps), torch.stack(balances).mean() if balances else None

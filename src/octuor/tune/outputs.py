@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,9 @@ def write_adapter(path: Path, method: Method, checkpoint: Checkpoint, tensors: d
     from peft import LoraConfig
 
     modules, parameters = module_names(checkpoint.config, method.targets)
+    alpha: Any = method.alpha  # peft says int and takes any number
     config = LoraConfig(
-        r=method.rank, lora_alpha=method.alpha, lora_dropout=method.dropout, target_modules=modules,
+        r=method.rank, lora_alpha=alpha, lora_dropout=method.dropout, target_modules=modules,
         target_parameters=parameters or None, task_type="CAUSAL_LM", base_model_name_or_path=method.path,
         inference_mode=True,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from octuor.api import POCKET
 from octuor.checkpoint.peft import TARGETS
 from octuor.errors import ConfigError
-from octuor.train.recipe import Export
+from octuor.train.recipe import OPTIMIZERS, Export
 from octuor.train.tables import fill, read_tables
 
 METHODS = ("lora", "full")
@@ -65,7 +65,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Data:
-    """What is learned from, as JSON Lines (.jsonl or .jsonl.xz); paths are relative to the recipe.
+    """What is learned from, as JSON Lines (.jsonl or .jsonl.xz).
 
     validation        files held out; none: a share of the rows, chosen by their text
     validation_share  of rows, where there are no files; 0: no validation
@@ -98,6 +98,7 @@ class Schedule:
     epochs, steps     times through the rows; or, where given, steps
     tokens_per_step   tokens, prompts included, whose gradients make one step: rows are taken while they fit
     tokens_at_once    of them in one forward pass; what does not fit in memory is done in turns
+    optimizer         "adamw"; of method "full" also "muon", for the matrices inside the blocks
     shape             of the learning rate after the warm-up: cosine, linear, constant
     warmup_share      of the steps
     balance           weight of the load-balancing loss where experts or router learn (arXiv:2101.03961, eq. 4)
@@ -112,6 +113,7 @@ class Schedule:
     steps: int | None = None
     tokens_per_step: int = 8192
     tokens_at_once: int = 4096
+    optimizer: str = "adamw"
     learning_rate: float = 2e-4
     shape: str = "cosine"
     min_lr_share: float = 0.1
@@ -132,6 +134,7 @@ class Schedule:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        _one_of("[schedule] optimizer", self.optimizer, OPTIMIZERS)
         _one_of("[schedule] shape", self.shape, SHAPES)
         _one_of("[schedule] dtype", self.dtype, ("auto", "bf16", "f32"))
         whole = ("tokens_per_step", "tokens_at_once", "head_rows", "validate_every", "log_every", "save_every")
@@ -195,6 +198,10 @@ class TuneRecipe:
     export: Export = field(default_factory=Export)
     folder: Path = Path()
 
+    def __post_init__(self) -> None:
+        if self.schedule.optimizer == "muon" and self.tune.method == "lora":
+            raise ConfigError("[schedule] optimizer: expected adamw where an adapter learns, found muon")
+
     def files(self, names: tuple[str, ...]) -> list[Path]:
         """The data's files."""
         return [self.folder / name for name in names]
@@ -208,8 +215,11 @@ class TuneRecipe:
         return json.dumps({"tune": asdict(self.tune), "schedule": schedule, "preference": preference}, sort_keys=True)
 
 
-def read_tune_recipe(path: Path) -> TuneRecipe:
-    """Read a recipe; ConfigError names the table and field that is wrong."""
+def read_tune_recipe(path: Path, folder: Path | None = None) -> TuneRecipe:
+    """Read a recipe; ConfigError names the table and field that is wrong.
+
+    folder  what the data's paths are relative to; None: the recipe's own
+    """
     data = read_tables(path, ("data",))
     known = {"tune", "data", "schedule", "preference", "sweep", "export"}
     if unknown := sorted(set(data) - known):
@@ -221,5 +231,5 @@ def read_tune_recipe(path: Path) -> TuneRecipe:
         preference=fill(Preference, data["preference"], f"{path} [preference]") if "preference" in data else None,
         sweep=fill(Sweep, data.get("sweep", {}), f"{path} [sweep]"),
         export=fill(Export, data.get("export", {}), f"{path} [export]"),
-        folder=path.parent,
+        folder=path.parent if folder is None else folder,
     )

@@ -87,8 +87,8 @@ class Scorer:
     def _log_p(self, weights: Weights, turn: Turn) -> tuple[Tensor, Tensor | None]:
         learns = torch.is_grad_enabled()
         hidden, balance = hidden_states(
-            self._ops, weights, self._config, turn, checkpointing=learns and self._schedule.checkpointing,
-            balanced=learns and self.is_balanced,
+            self._ops, weights, self._config, turn.batch, turn.rows,
+            checkpointing=learns and self._schedule.checkpointing, balanced=learns and self.is_balanced,
         )  # fmt: skip
         return log_probabilities(hidden, weights.lm_head, turn.targets, self._schedule.head_rows), balance
 

@@ -98,6 +98,7 @@
     const conversation = at('#conversations button[id^="c-"]');
     if (conversation) return pick(conversation.id.slice(2));
     if (at("#theme")) return switchTheme();
+    if (at("#forget-key")) return fetch("ui/forget", { method: "POST" }).finally(() => location.reload());
     for (const name of ["conversations", "settings", "more"]) {
       if (at(`#toggle-${name}`)) return setDrawer(name, !isOpen(name));
     }

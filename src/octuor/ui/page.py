@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -11,6 +12,7 @@ from starlette.routing import Route
 
 from octuor.ui import export, look
 from octuor.ui.backend import Backend
+from octuor.ui.chat_drawing import reader_of
 from octuor.ui.chat_events import ChatEvents
 from octuor.ui.chat_tab import build_chat_tab
 from octuor.ui.conversations import Conversations
@@ -27,7 +29,7 @@ SLOTS = {"it": "ca"}
 def build_page(backend: Backend, conversations: Conversations, words: gr.I18n) -> gr.Blocks:
     """The whole page. words: as `page_words` makes them; it is given to the mounting too."""
     with gr.Blocks(title="Octuor", analytics_enabled=False, fill_height=True, fill_width=True) as page:
-        _bar(words)
+        forget = _bar(words)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab(words("tab_chat"), elem_id="tab-chat"):
                 tab = build_chat_tab(words)
@@ -36,6 +38,7 @@ def build_page(backend: Backend, conversations: Conversations, words: gr.I18n) -
             with gr.Tab(words("tab_memory"), elem_id="tab-memory"):
                 build_memory(backend)
         ChatEvents(tab, Talk(backend, conversations), conversations).connect(page)
+        page.load(_forgettable, None, forget, show_progress="hidden", api_visibility="private")
     # handlers wait for models, not for each other: as many answers at once as the server gives
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
@@ -73,11 +76,18 @@ def page_routes(conversations: Conversations) -> list[Route]:
     return [Route("/ui/export/{conversation}.{kind}", exported), Route("/ui/{name}", file)]
 
 
-def _bar(words: gr.I18n) -> None:
-    """The name, the interface's language, light or dark. page.js gives them life."""
+def _forgettable(request: gr.Request) -> dict[str, Any]:
+    """Whether there is a key that the page could forget."""
+    return gr.update(visible=reader_of(request).user.key is not None)
+
+
+def _bar(words: gr.I18n) -> gr.Button:
+    """The name, the interface's language, the key, light or dark. page.js gives them life. Returns the key's button."""
     options = "".join(f'<option value="{language}">{name}</option>' for language, name in NAMES.items())
     with gr.Row(elem_id="bar"):
         gr.Markdown("Octuor", elem_id="brand", container=False)
         gr.Markdown(words("language"), elem_id="language-label", container=False)
         gr.Markdown(f'<select id="language">{options}</select>', container=False)
+        forget = gr.Button(words("forget_key"), elem_id="forget-key", size="sm", visible=False)
         gr.Button(words("theme"), elem_id="theme", elem_classes="icon", size="sm")
+    return forget

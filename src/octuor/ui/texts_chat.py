@@ -10,6 +10,13 @@ CHAT: Mapping[str, Row] = {
     # ---- the page --------------------------------------------------------------------------------
     "tab_chat": ("Chat", "Discussion", "Chat", "Chat", "Chat"),
     "language": ("Language", "Langue", "Sprache", "Lingua", "Idioma"),
+    "forget_key": (
+        "Forget the key",
+        "Oublier la clé",
+        "Schlüssel vergessen",
+        "Dimentica la chiave",
+        "Olvidar la clave",
+    ),
     "theme": ("Light or dark", "Clair ou sombre", "Hell oder dunkel", "Chiaro o scuro", "Claro u oscuro"),
     # ---- conversations ---------------------------------------------------------------------------
     "conversations": ("Conversations", "Conversations", "Unterhaltungen", "Conversazioni", "Conversaciones"),

@@ -9,5 +9,13 @@ processors, beams. Needs transformers 5 and PyTorch, which holds token ids and l
 from octuor.integrations.transformers.cache import SequencesCache
 from octuor.integrations.transformers.model import AutoModelForCausalLM, MistralForCausalLM, MixtralForCausalLM
 from octuor.integrations.transformers.tokenizer import AutoTokenizer
+from octuor.integrations.transformers.training import MixtralForTraining
 
-__all__ = ["AutoModelForCausalLM", "AutoTokenizer", "MistralForCausalLM", "MixtralForCausalLM", "SequencesCache"]
+__all__ = [
+    "AutoModelForCausalLM",
+    "AutoTokenizer",
+    "MistralForCausalLM",
+    "MixtralForCausalLM",
+    "MixtralForTraining",
+    "SequencesCache",
+]

@@ -5,21 +5,20 @@ B rows, S columns of this call, P columns before them, L layers, E experts, V vo
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast
 
 from octuor.api import Model, load
-from octuor.checkpoint.huggingface_config import write_config
 from octuor.errors import RequestError
 from octuor.generate import check_ids
 from octuor.integrations.transformers.cache import SequencesCache
+from octuor.integrations.transformers.config import transformers_config
 from octuor.integrations.transformers.loading import Loading, read_loading
 from octuor.integrations.transformers.passes import run
 
@@ -37,7 +36,7 @@ class _OctuorForCausalLM(PreTrainedModel, GenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True  # whatever a program asks for, ours runs
 
     def __init__(self, octuor: Model) -> None:
-        super().__init__(_config_of(octuor))
+        super().__init__(transformers_config(octuor.checkpoint))
         self.octuor = octuor
         self.generation_config = _generation_config(octuor)
         self.eval()
@@ -153,13 +152,6 @@ class AutoModelForCausalLM:
 def _open(loading: Loading) -> _OctuorForCausalLM:
     octuor = load(loading.source, **loading.options)
     return MistralForCausalLM(octuor) if octuor.config.is_dense else MixtralForCausalLM(octuor)
-
-
-def _config_of(octuor: Model) -> PretrainedConfig:
-    fields = json.loads(write_config(octuor.config, "float32"))
-    if octuor.checkpoint.tokenizer is not None:
-        fields |= {"bos_token_id": octuor.tokenizer.bos_id, "eos_token_id": octuor.tokenizer.eos_id}
-    return AutoConfig.for_model(fields.pop("model_type"), **fields)
 
 
 def _generation_config(octuor: Model) -> GenerationConfig:
