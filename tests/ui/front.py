@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -77,8 +78,11 @@ class Fronted:
             user = user_of(SimpleNamespace(request=request))
             return JSONResponse({"owner": user.owner, "key": user.key, "client": user.client, "n": len(body)})
 
-        async def data(_: Request) -> Response:
+        async def data(request: Request) -> Response:
             async def beats() -> AsyncIterator[str]:
+                if request.query_params.get("session_hash") == "unknown":
+                    yield "data: SESSION NOT FOUND\n\n"
+                    raise HTTPException(404)
                 while True:
                     yield "data: ALIVE\n\n"
                     await asyncio.sleep(0.01)

@@ -55,6 +55,12 @@ def test_a_page_leaves_one_line_for_each_answer(server: ServeProcess, another: C
     )
 
 
+def test_a_page_from_before_a_restart_is_told_so(server: ServeProcess) -> None:
+    before = len(lines_of(server))
+    assert '"session_not_found":true' in server.get("/gradio_api/queue/data?session_hash=before")
+    assert [line for line in lines_of(server)[before:] if line["level"] not in ("info", "debug")] == []
+
+
 def test_leaving_the_page_ends_its_answer(server: ServeProcess, another: Callable[..., Chat]) -> None:
     chat = another().open()
     chat.choose("endless")

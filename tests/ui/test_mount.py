@@ -108,6 +108,14 @@ def test_open_streams_end_once_the_server_drains_and_no_answer_is_under_way(tmp_
     asyncio.run(run())
 
 
+def test_a_stream_of_a_session_that_is_gone_ends_without_a_word_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = Fronted(tmp_path).get("/gradio_api/queue/data?session_hash=unknown")
+    assert (answer.status_code, answer.text) == (200, "data: SESSION NOT FOUND\n\n")
+    assert not caplog.records
+
+
 def test_a_server_that_drains_takes_nothing_new(tmp_path: Path) -> None:
     front = Fronted(tmp_path)
     front.serving.is_draining = True

@@ -63,7 +63,7 @@ class Visit:
         (await self._client.post("/gradio_api/queue/join", json=body)).raise_for_status()
         async with self._client.stream("GET", f"/gradio_api/queue/data?session_hash={self._session}") as stream:
             assert stream.status_code == 200
-            async for line in stream.aiter_lines():
+            async for line in stream.aiter_lines():  # to its end: leaving sooner ends the session for the next message
                 if not line.startswith("data:"):
                     continue
                 message = json.loads(line[5:])
@@ -72,8 +72,6 @@ class Visit:
                     yield message["output"]
                 elif message["msg"] in ("unexpected_error", "queue_full"):
                     raise AssertionError(message)
-                elif message["msg"] == "close_stream":
-                    return
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -168,7 +169,11 @@ class Prefixed:
 
 
 class StreamEnd:
-    """Ends the streams that open pages hold, once the server drains and no answer is under way."""
+    """Ends the streams that open pages hold, once the server drains and no answer is under way.
+
+    And those of sessions that Gradio does not know, for a restart or a hasty reader ended them: it says so to the page,
+    which begins anew, and raises the 404 that can no longer be sent. That is no bug.
+    """
 
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
         self._app = app
@@ -195,7 +200,8 @@ class StreamEnd:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error.__cause__, HTTPException):
+            raise error
         if is_open:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
