@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from octuor.ops import LayerRouting
 from octuor.train.loop import rate_share
-from octuor.train.loss import ChunkedCrossEntropy, balance_loss, next_token_loss
+from octuor.train.loss import ChunkedCrossEntropy, balance_loss, draw_candidates, next_token_loss
 from octuor.train.recipe import Schedule
 
 # N rows, D dim, V vocab_size
@@ -29,7 +29,7 @@ def problem(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def chunked(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int) -> Tensor:
-    loss: Tensor = ChunkedCrossEntropy.apply(hidden, head, targets, chunk)  # type: ignore[no-untyped-call]
+    loss: Tensor = ChunkedCrossEntropy.apply(hidden, head, None, targets, chunk)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -77,6 +77,42 @@ def test_nothing_learned_is_no_loss() -> None:
     hidden, head, targets = problem(torch.float32)
     found = results(next_token_loss(hidden, head, targets, torch.zeros(N, dtype=torch.bool), 8), hidden, head)
     assert not any(x.any() for x in found)
+
+
+def test_all_words_as_candidates_are_the_whole_softmax() -> None:
+    hidden, head, targets = problem(torch.float32)
+    everything = draw_candidates(targets, V, V, seed=0)
+    assert everything.ids.tolist() == list(range(V))
+    learned = torch.ones(N, dtype=torch.bool)
+    found = results(next_token_loss(hidden, head, targets, learned, 8, everything), hidden, head)
+    expected = results(functional.cross_entropy(hidden @ head.T, targets), hidden, head)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative_error(ours, theirs) < F32
+
+
+def test_a_few_words_drawn_give_the_softmax_on_average() -> None:
+    """Its sum exactly so, its logarithm nearly where logits differ by little; each draw keeps all targets."""
+    hidden, head, targets = problem(torch.float32)
+    hidden = (hidden * 0.3).detach().requires_grad_()
+    targets = targets % 60  # the words above are never targets
+    learned = torch.ones(N, dtype=torch.bool)
+    losses, gradients = [], []
+    for seed in range(400):
+        candidates = draw_candidates(targets, V, 40, seed)
+        assert torch.isin(targets, candidates.ids).all()
+        assert len(candidates.ids) == len(targets.unique()) + 40
+        assert candidates.bias[torch.searchsorted(candidates.ids, targets)].abs().max() == 0
+        loss, _, gradient = results(next_token_loss(hidden, head, targets, learned, 32, candidates), hidden, head)
+        rows = torch.ones(V, dtype=torch.bool)
+        rows[candidates.ids] = False
+        assert not gradient[rows].any()
+        losses.append(loss)
+        gradients.append(gradient)
+    expected, _, whole = results(functional.cross_entropy(hidden @ head.T, targets), hidden, head)
+    assert float(torch.stack(losses).mean()) == pytest.approx(float(expected), rel=2e-3)
+    assert relative_error(torch.stack(gradients).mean(0), whole) < 0.05
+    assert float(torch.stack(losses).std()) > 0  # they do differ from draw to draw
+    assert torch.equal(draw_candidates(targets, V, 40, 1).ids, draw_candidates(targets, V, 40, 1).ids)
 
 
 def routing_of(logits: Tensor, n_chosen: int) -> LayerRouting:

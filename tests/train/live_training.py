@@ -70,10 +70,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def recipe_of(steps: int, *, save_every: int = 1000, dtype: str = "f32", optimizer: str = "adamw") -> Recipe:
+def recipe_of(
+    steps: int, *, save_every: int = 1000, dtype: str = "f32", optimizer: str = "adamw", sampled_words: int = 0
+) -> Recipe:
     schedule = Schedule(
         steps=steps, seq_len=63, sequences_per_step=2, learning_rate=1e-2, warmup_steps=4, save_every=save_every,
-        loss_chunk=40, dtype=dtype, optimizer=optimizer,
+        loss_chunk=40, dtype=dtype, optimizer=optimizer, sampled_words=sampled_words,
     )  # fmt: skip
     stages = (Stage(0.3, {"stories": 1, "talks": 1}), Stage(1.0, {"talks": 1}))
     return Recipe(MODEL, schedule, stages, Export("bf16", {"lm_head": "q8"}))
@@ -130,6 +132,26 @@ def test_muon_moves_matrices_inside_the_blocks_by_steps_of_one_size(
             assert float(sizes[0]) < 1.4, name
         else:  # AdamW's first step moves each number by the rate
             assert float(step.abs().max()) == pytest.approx(1e-2, rel=0.02), name
+
+
+def test_a_softmax_over_some_words_learns_as_well(data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    train(recipe_of(40, sampled_words=60), data, tmp_path, tokenizer)
+    metrics = read_metrics(tmp_path / "metrics.jsonl")
+    assert metrics[0].loss == pytest.approx(math.log(MODEL.vocab_size), rel=0.02)  # though few of the words are met
+    assert np.mean([row.loss for row in metrics[-5:]]) < answer_entropy(tokenizer) / 2
+
+
+def test_a_run_may_begin_with_a_models_weights(
+    learned: tuple[TrainState, Path], data: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    begun = replace(recipe_of(3), start=str(learned[1] / "huggingface"))
+    before = TrainState(begun).masters
+    assert all(torch.equal(before[name], master.bfloat16().float()) for name, master in learned[0].masters.items())
+    train(begun, data, tmp_path, tokenizer)
+    assert read_metrics(tmp_path / "metrics.jsonl")[0].loss < answer_entropy(tokenizer)  # fresh: ln 400
+    wider = replace(begun, model=replace(MODEL, hidden_dim=64))
+    with pytest.raises(ConfigError, match="recipe start: expected a model with hidden_dim 64, found 48 in .*huggingface"):
+        train(wider, data, tmp_path / "wider", tokenizer)
 
 
 def test_a_dense_model_trains(data: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:

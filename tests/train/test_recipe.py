@@ -63,6 +63,11 @@ def test_export_may_be_left_out(tmp_path: Path) -> None:
     assert read(tmp_path, before + rest[rest.index("[[stage]]") :]).export == Export("bf16", {})
 
 
+def test_a_recipe_may_begin_with_a_model(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD).start is None
+    assert read(tmp_path, f'start = "runs/first"\n{GOOD}').start == "runs/first"
+
+
 def test_stages_share_the_steps(tmp_path: Path) -> None:
     assert [read(tmp_path, GOOD).stage_at(step) for step in range(10)] == [0] * 5 + [1] * 5
     short = read(tmp_path, GOOD.replace("until = 1.0", "until = 0.8"))
@@ -94,6 +99,8 @@ def test_the_pocket_recipe() -> None:
         ("learning_rate = 1", 'dtype = "f16"', "dtype: expected auto, bf16 or f32, found 'f16'"),
         ("learning_rate = 1", 'optimizer = "sgd"', "optimizer: expected adamw or muon, found 'sgd'"),
         ("learning_rate = 1", "decay_share = 0", "decay_share: expected above 0 to 1, found 0"),
+        ("learning_rate = 1", "sampled_words = -1", "sampled_words: expected at least 0, found -1"),
+        ("[model]", "start = 3\n[model]", "recipe start: expected the path of a model, found 3"),
         ("dim = 32", "dim = 0", "config.dim: expected a positive int"),
         ("n_kv_heads = 2", "n_kv_heads = 3", "expected a multiple of n_kv_heads"),
         ("until = 0.5", "until = 0", "until: expected a share of the steps up to 1.0, found 0"),

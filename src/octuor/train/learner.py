@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from octuor.train.muon import Muon
+
 
 class Optimization(Protocol):
     """How steps are taken, under a clipped gradient."""
@@ -118,11 +120,7 @@ def write_state(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _optimizers(masters: dict[str, Tensor], how: Optimization) -> list[torch.optim.Optimizer]:
-    """AdamW, which leaves norms undecayed; with "muon" it has only what Muon is not made for.
-
-    Source: Jordan et al. 2024, Muon, kellerjordan.github.io/posts/muon; the rate that suits AdamW suits its steps when
-    they are scaled as in Liu et al. 2025, arXiv:2502.16982.
-    """
+    """AdamW, which leaves norms undecayed; with "muon" it has only what Muon is not made for."""
     inside = [name for name in masters if how.optimizer == "muon" and _is_inside(name, masters[name])]
     others = [master for name, master in masters.items() if name not in inside]
     matrices = [master for master in others if master.ndim == 2]
@@ -136,14 +134,7 @@ def _optimizers(masters: dict[str, Tensor], how: Optimization) -> list[torch.opt
     if groups:
         made.append(torch.optim.AdamW(groups, lr=how.learning_rate, betas=(how.beta1, how.beta2), fused=True))
     if inside:
-        made.append(
-            torch.optim.Muon(
-                [masters[name] for name in inside],
-                lr=how.learning_rate,
-                weight_decay=how.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        made.append(Muon([masters[name] for name in inside], how.learning_rate, how.weight_decay, choose_dtype("auto")))
     return made
 
 

@@ -22,7 +22,7 @@ from octuor.ops import LayerRouting
 from octuor.ops.torch import TorchOps
 from octuor.tokenizer import Tokenizer
 from octuor.train.data import TokenStream, load_sources
-from octuor.train.loss import balance_loss, next_token_loss
+from octuor.train.loss import balance_loss, draw_candidates, next_token_loss
 from octuor.train.metrics import MetricsFile, whole_lines
 from octuor.train.recipe import Recipe, Schedule
 from octuor.train.state import TrainState
@@ -124,7 +124,11 @@ def train_step(recipe: Recipe, state: TrainState, ops: TorchOps, stream: TokenSt
 
     weights = state.weights
     hidden = model.forward(ops, weights, recipe.model, batch, watch)
-    loss = next_token_loss(hidden, weights.lm_head, targets, learned, schedule.loss_chunk)
+    candidates = None
+    if schedule.sampled_words:
+        seed = schedule.seed + step
+        candidates = draw_candidates(targets[learned], recipe.model.vocab_size, schedule.sampled_words, seed)
+    loss = next_token_loss(hidden, weights.lm_head, targets, learned, schedule.loss_chunk, candidates)
     mean_balance = torch.stack(balance).mean() if balance else torch.ones(())
     (loss + schedule.balance * mean_balance).backward()  # type: ignore[no-untyped-call]
     share = rate_share(step, schedule)

@@ -46,6 +46,7 @@ class Schedule:
     decay_share         of the steps after the warm-up that the cosine takes, the last; before it the rate stays at its
                         peak, so that a run can be made longer before it falls (Hu et al. 2024, arXiv:2404.06395)
     optimizer           "adamw", or "muon" for the matrices inside the blocks: fewer steps to the same loss
+    sampled_words       words that a step's softmax is taken over beside those of its targets, drawn anew each step; 0: all
     loss_chunk          rows of logits that exist at once
     """
 
@@ -63,6 +64,7 @@ class Schedule:
     clip_norm: float = 1.0
     balance: float = 0.01
     seed: int = 0
+    sampled_words: int = 0
     loss_chunk: int = 2048
     log_every: int = 10
     save_every: int = 250
@@ -76,7 +78,8 @@ class Schedule:
         for name in ("steps", "seq_len", "sequences_per_step", "loss_chunk", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"recipe [schedule] {name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("learning_rate", "min_lr_share", "warmup_steps", "weight_decay", "clip_norm", "balance", "seed"):
+        not_negative = ("learning_rate", "min_lr_share", "warmup_steps", "weight_decay", "clip_norm", "balance", "seed")
+        for name in (*not_negative, "sampled_words"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"recipe [schedule] {name}: expected at least 0, found {getattr(self, name)}")
         if not 0 < self.decay_share <= 1:
@@ -101,14 +104,20 @@ class Export:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole recipe."""
+    """A whole recipe.
+
+    start  a pack, checkpoint's folder or Hub id of the same geometry, whose weights the run begins with; None: random
+    """
 
     model: ModelConfig
     schedule: Schedule
     stages: tuple[Stage, ...]
     export: Export = Export()
+    start: str | None = None
 
     def __post_init__(self) -> None:
+        if self.start is not None and not isinstance(self.start, str):
+            raise ConfigError(f"recipe start: expected the path of a model, found {self.start!r}")
         ends = [stage.until for stage in self.stages]
         if not ends or ends != sorted(set(ends)):
             raise ConfigError(f"recipe [[stage]]: expected until to rise from stage to stage, found {ends}")
@@ -134,6 +143,7 @@ def read_recipe(path: Path) -> Recipe:
         schedule=fill(Schedule, data["schedule"], f"{path} [schedule]"),
         stages=tuple(fill(Stage, table, f"{path} [[stage]]") for table in data["stage"]),
         export=fill(Export, data.get("export", {}), f"{path} [export]"),
+        start=data.get("start"),
     )
     choose_formats(recipe.model, recipe.export.format, recipe.export.overrides)  # now, not after hours of training
     return recipe

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from octuor.errors import CheckpointError
+from octuor.checkpoint import open_checkpoint
+from octuor.config import ModelConfig
+from octuor.errors import CheckpointError, ConfigError
 from octuor.train.learner import Learner, choose_dtype, write_state
 from octuor.train.recipe import Recipe
 from octuor.weights import Weights, build, weight_shapes
@@ -18,7 +22,24 @@ INIT_STD = 0.02
 
 
 def initial_parameters(recipe: Recipe) -> dict[str, Tensor]:
-    """Fresh float32 parameters by canonical name; products that end a residual branch start smaller."""
+    """Float32 parameters by canonical name: of the recipe's start, or fresh."""
+    return _fresh_parameters(recipe) if recipe.start is None else _read_parameters(recipe.start, recipe.model)
+
+
+def _read_parameters(start: str, config: ModelConfig) -> dict[str, Tensor]:
+    checkpoint = open_checkpoint(start)
+    found = asdict(checkpoint.config)
+    for name, expected in asdict(config).items():
+        if found[name] != expected:
+            raise ConfigError(f"recipe start: expected a model with {name} {expected}, found {found[name]} in {start}")
+    return {
+        name: torch.from_numpy(np.array(checkpoint.get(name).to_f32(), dtype=np.float32))
+        for name, _ in weight_shapes(config)
+    }
+
+
+def _fresh_parameters(recipe: Recipe) -> dict[str, Tensor]:
+    """Products that end a residual branch start smaller."""
     random = torch.Generator().manual_seed(recipe.schedule.seed)
     branch_std = INIT_STD / (2 * recipe.model.n_layers) ** 0.5
     parameters = {}
