@@ -33,7 +33,7 @@ from octuor.train.loop import train_step
 from octuor.train.recipe import Recipe, Stage, read_recipe
 from octuor.train.state import TrainState
 
-POCKET = Path(__file__).parent.parent / "recipes" / "pocket.toml"
+POCKET = Path(__file__).parent.parent / "recipes" / "pocket-first.toml"
 # transformers' third, batched_mm, copies the experts' weights for every token: 18 GB are not enough for a step
 EXPERTS = ("eager", "grouped_mm")
 LEARNED_SHARE = 0.6  # of the pocket model's corpus, about

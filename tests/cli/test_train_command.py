@@ -9,7 +9,7 @@ import pytest
 
 from command_line import octuor
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "pocket.toml"
+RECIPE = Path(__file__).parents[2] / "recipes" / "pocket-first.toml"
 
 
 @pytest.mark.parametrize("library", ["torch", "matplotlib"])

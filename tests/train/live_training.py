@@ -150,7 +150,7 @@ def test_a_run_may_begin_with_a_models_weights(
     train(begun, data, tmp_path, tokenizer)
     assert read_metrics(tmp_path / "metrics.jsonl")[0].loss < answer_entropy(tokenizer)  # fresh: ln 400
     wider = replace(begun, model=replace(MODEL, hidden_dim=64))
-    with pytest.raises(ConfigError, match="recipe start: expected a model with hidden_dim 64, found 48 in .*huggingface"):
+    with pytest.raises(ConfigError, match="start: expected a model with hidden_dim 64, found 48 in"):
         train(wider, data, tmp_path / "wider", tokenizer)
 
 
@@ -294,7 +294,7 @@ def test_the_command_trains_and_exports(data: Path, tokenizer_file: Path, tmp_pa
 
 
 def test_the_command_names_what_is_missing(data: Path, tmp_path: Path) -> None:
-    recipe = Path(__file__).parents[2] / "recipes" / "pocket.toml"
+    recipe = Path(__file__).parents[2] / "recipes" / "pocket-first.toml"
     done = octuor("train", recipe, "--data", data, "--out", tmp_path / "run")
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert "octuor: training data: expected " in done.err

@@ -103,7 +103,7 @@ def test_a_second_start_does_not_tokenize(tmp_path: Path) -> None:
 
 
 def test_the_sources_of_a_recipe(tmp_path: Path) -> None:
-    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "pocket.toml")
+    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "pocket-first.toml")
     for name in recipe.sources:
         write_rows(tmp_path / f"{name}.jsonl", [{"text": name}])
     seen: list[str] = []

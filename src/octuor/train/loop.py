@@ -82,9 +82,9 @@ def train(
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     schedule = recipe.schedule
+    state = TrainState(recipe)
     sources = load_sources(recipe, data, tokenizer, out / "tokens", on_source)
     stream = TokenStream(sources, recipe.stages, schedule.seq_len, schedule.seed)
-    state = TrainState(recipe)
     first = 0
     if (out / "state.pt").is_file():
         first, stream_state = state.load(out / "state.pt")

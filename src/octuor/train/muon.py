@@ -1,15 +1,14 @@
 """Muon, which moves a matrix by its momentum with all singular values made about one.
 
 torch's own computes in bfloat16, matrix by matrix: a CPU without bfloat16 takes a hundred times as long as for this.
-Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the step's size is Liu et al. 2025's, arXiv:2502.16982, so
-that the rate that suits AdamW suits it.
+Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the step's size is Liu et al. 2025's, arXiv:2502.16982,
+so that the rate that suits AdamW suits it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +31,8 @@ class Muon(torch.optim.Optimizer):
         self._dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move each matrix; Nesterov's momentum, decoupled decay."""
-        assert closure is None
         for group in self.param_groups:
             shaped: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for matrix in group["params"]:
@@ -57,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(x: Tensor) -> Tensor:
-    """Matrices [N, out, in] with the singular vectors of x and singular values of 0.7 to 1.2, by Newton-Schulz rounds."""
+    """Matrices [N, out, in] with the singular vectors of x and values of 0.7 to 1.2, by Newton-Schulz rounds."""
     if x.shape[1] > x.shape[2]:
         return orthogonalized(x.mT).mT
     a, b, c = COEFFICIENTS

@@ -46,7 +46,7 @@ class Schedule:
     decay_share         of the steps after the warm-up that the cosine takes, the last; before it the rate stays at its
                         peak, so that a run can be made longer before it falls (Hu et al. 2024, arXiv:2404.06395)
     optimizer           "adamw", or "muon" for the matrices inside the blocks: fewer steps to the same loss
-    sampled_words       words that a step's softmax is taken over beside those of its targets, drawn anew each step; 0: all
+    sampled_words       words that a step's softmax is taken over beside its targets', drawn anew each step; 0: all
     loss_chunk          rows of logits that exist at once
     """
 
