@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
         self._dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Move each matrix; Nesterov's momentum, decoupled decay."""
         for group in self.param_groups:
             shaped: dict[torch.Size, list[Tensor]] = defaultdict(list)
