@@ -5,8 +5,8 @@
 DIR is the corpus of recipes/pocket-first.toml, with eval/. All runs see that recipe's sources for as many tokens, and
 differ from `base` (4 layers of dim 128, 8 experts of hidden 256 of which a token meets 2, Muon, a sampled softmax) as
 their names say. `dense` has one expert of hidden 512, so that a token meets as many weights. Printed: parameters, those
-that a token meets, the loss of held-out texts and answers, and the tokens that `base` needs for the last training loss
-of `dense`. Runs that were stopped go on; runs that are there are not made again.
+that a token meets, the loss of held-out texts and answers, and how much more `dense` loses than `base` on the rows that
+both train on, quarter by quarter. Runs that were stopped go on; runs that are there are not made again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ BASE = ModelConfig(
     n_experts_per_token=2, rope_theta=1e4, max_seq_len=1024,
 )  # fmt: skip
 SMOOTHED_STEPS = 20
+METRICS = "metrics.jsonl"
 
 Change = Callable[[Recipe], Recipe]
 
@@ -96,7 +97,7 @@ def main() -> None:
             learn(VARIANTS[name](recipe), options.data, run, tokenizer, tokenizer_file)
         print(row_of(name, run, options.data / "eval", options.rows), flush=True)
     if {"base", "dense"} <= set(options.only):
-        print(tokens_to_equal(options.out))
+        print(behind(options.out))
     if options.plot:
         plot({name: options.out / name for name in options.only}, options.plot)
 
@@ -118,7 +119,7 @@ def row_of(name: str, run: Path, held_out: Path, n_rows: int) -> str:
     for kind in ("pretrain_valid", "chat_valid"):
         by_language = pocket.held_out_loss(model, pocket.shuffled(find_file(held_out, kind))[:n_rows], loads)
         losses.append(sum(loss for loss, _ in by_language.values()) / sum(count for _, count in by_language.values()))
-    metrics = read_metrics(run / "metrics.jsonl")
+    metrics = read_metrics(run / METRICS)
     least = (loads / loads.sum(1, keepdims=True)).min() if loads.any() else 1.0
     speed = np.median([step.tokens_per_s for step in metrics])
     return (
@@ -134,28 +135,31 @@ def smoothed(metrics: list[StepMetrics]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([step.tokens for step in metrics])[width - 1 :] / 1e6, mean
 
 
-def tokens_to_equal(out: Path) -> str:
-    """How soon the mixture has the loss that the dense model ends with: both saw the same rows."""
-    (_, ours), (tokens, dense) = (smoothed(read_metrics(out / name / "metrics.jsonl")) for name in ("base", "dense"))
-    reached = np.flatnonzero(ours <= dense[-1])
-    where = f"after {tokens[reached[0]]:.2f} M tokens" if len(reached) else "nowhere"
-    return (
-        f"dense ends at {dense[-1]:.3f} after {tokens[-1]:.2f} M tokens; base is there {where}, ends at {ours[-1]:.3f}"
-    )
+def behind(out: Path) -> str:
+    """What the dense model loses more than the mixture on the same rows, in each quarter of the run."""
+    dense, base = (np.array([step.loss for step in read_metrics(out / name / METRICS)]) for name in ("dense", "base"))
+    quarters = np.array_split(dense - base, 4)
+    found = (f"{part.mean():+.3f} ± {part.std() / len(part) ** 0.5:.3f}" for part in quarters)
+    return f"dense less base, nats a token, by quarter: {', '.join(found)}"
 
 
 def plot(runs: dict[str, Path], out: Path) -> None:
-    """Training losses over tokens, a line a run."""
+    """Training losses over tokens, a line a run, and below how far each is from base's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, run in runs.items():
-        axes.plot(*smoothed(read_metrics(run / "metrics.jsonl")), label=name, linewidth=2 if name == "base" else 1)
-    axes.set_xlabel("tokens, millions")
-    axes.set_ylabel(f"training loss, mean of {SMOOTHED_STEPS} steps, nats a token")
-    axes.legend()
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    found = {name: smoothed(read_metrics(run / METRICS)) for name, run in runs.items()}
+    for name, (tokens, losses) in found.items():
+        upper.plot(tokens, losses, label=name)
+        if "base" in found:
+            lower.plot(tokens, losses - found["base"][1], label=name)
+    upper.set_ylabel(f"training loss, mean of {SMOOTHED_STEPS} steps, nats a token")
+    upper.legend()
+    lower.set_ylabel("more than base")
+    lower.set_ylim(-0.15, 0.35)
+    lower.set_xlabel("tokens, millions")
     FigureCanvasAgg(figure).print_png(out)
 
 
