@@ -15,9 +15,9 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
-from statistics import NormalDist
 
 import octuor
+from octuor.evaluate.statistics import wilson
 
 PROMPTS = Path(__file__).parent / "pocket_prompts.txt"
 MAX_ANSWER = 200
@@ -80,7 +80,7 @@ def count(folder: Path) -> None:
     decided = counts["A"] + counts["B"]
     print(f"A better {counts['A']}, B better {counts['B']}, alike {counts['same']}")
     if decided:
-        low, high = interval(counts["B"], decided)
+        low, high = wilson(counts["B"], decided)
         print(f"B preferred in {counts['B'] / decided:.0%} of those decided, 95 % interval {low:.0%} to {high:.0%}")
     for number, (row, name) in enumerate(zip(key, better, strict=True), 1):
         print(f"\n{number}. {row['prompt']} [{name}]\n   A: {row['A']}\n   B: {row['B']}")
@@ -91,14 +91,6 @@ def winner(left: str, verdict: str) -> str:
     if verdict == "same":
         return verdict
     return left if verdict == "left" else "AB".replace(left, "")
-
-
-def interval(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    z = NormalDist().inv_cdf(0.975)
-    share = successes / n
-    middle, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 if __name__ == "__main__":
