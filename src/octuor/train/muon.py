@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,20 +31,23 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(matrices), {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._dtype = dtype
 
-    @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         """Move each matrix; Nesterov's momentum, decoupled decay."""
-        for group in self.param_groups:
-            shaped: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for matrix in group["params"]:
-                shaped[matrix.shape].append(matrix)
-            for shape, matrices in shaped.items():
-                size = group["lr"] * 0.2 * max(shape) ** 0.5
-                for start in range(0, len(matrices), LARGEST_STACK):
-                    some = matrices[start : start + LARGEST_STACK]
-                    updates = orthogonalized(torch.stack([self._momentum(m, group["momentum"]) for m in some]))
-                    for matrix, update in zip(some, updates, strict=True):
-                        matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+        with torch.no_grad():
+            for group in self.param_groups:
+                self._move(group)
+
+    def _move(self, group: dict[str, Any]) -> None:
+        shaped: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for matrix in group["params"]:
+            shaped[matrix.shape].append(matrix)
+        for shape, matrices in shaped.items():
+            size = group["lr"] * 0.2 * max(shape) ** 0.5
+            for start in range(0, len(matrices), LARGEST_STACK):
+                some = matrices[start : start + LARGEST_STACK]
+                updates = orthogonalized(torch.stack([self._momentum(m, group["momentum"]) for m in some]))
+                for matrix, update in zip(some, updates, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
 
     def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
         state = self.state[matrix]
