@@ -23,6 +23,7 @@ from octuor.tune.forward import hidden_states, make_turn
 from octuor.tune.loop import Outcome, TuneMetrics, rate_share, read_metrics, tune
 from octuor.tune.loss import answers_score, preference_score
 from octuor.tune.outputs import write_outputs
+from octuor.tune.plan import plan_steps
 from octuor.tune.recipe import Data, Method, Preference, Schedule, Sweep, TuneRecipe
 from octuor.tune.score import Scorer
 from octuor.tune.sweep import recommend, sweep, table
@@ -160,6 +161,16 @@ def test_preferences_move_answers_apart(folder: Path, tmp_path: Path) -> None:
     assert outcome.best.margin is not None
     assert outcome.best.margin > 0.5
     assert outcome.best.accuracy == 1.0
+
+
+def test_the_base_is_asked_about_the_pairs_of_the_steps_alone(folder: Path, tmp_path: Path) -> None:
+    recipe = preferring(folder, Preference(), steps=2)
+    run(recipe, tmp_path)
+    wanted = np.unique(np.concatenate(plan_steps(data_of(recipe).train.lengths, recipe.schedule)))
+    assert 0 < len(wanted) < 40
+    with np.load(tmp_path / "reference.npz") as kept:
+        assert np.isfinite(kept["train"]).all(axis=1).nonzero()[0].tolist() == wanted.tolist()
+        assert np.isfinite(kept["validation"]).all()
 
 
 def test_the_preference_loss_by_hand() -> None:

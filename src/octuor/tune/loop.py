@@ -265,16 +265,20 @@ class _Run:
         return found
 
     def _ask_base(self) -> dict[str, F32Array]:
-        """The base's log-probability of each answer of each part; asked once, and kept for a resumed run."""
+        """The base's log-probability of each answer that the run needs; asked once, and kept for a resumed run."""
         path = self._out / "reference.npz"
+        wanted = {
+            "train": np.unique(np.concatenate(self.steps)),
+            "validation": np.arange(len(self._data.validation.examples)),
+        }
         if path.is_file():
             with np.load(path) as kept:
-                if str(kept["digest"]) == self._digest:
-                    return {name: kept[name] for name in ("train", "validation")}
-        train, held = (
-            self._scorer.references(self.student.base, split) for split in (self._data.train, self._data.validation)
-        )
+                same = str(kept["digest"]) == self._digest
+                if same and not any(np.isnan(kept[name][rows]).any() for name, rows in wanted.items()):
+                    return {name: kept[name] for name in wanted}
+        splits = {"train": self._data.train, "validation": self._data.validation}
+        found = {name: self._scorer.references(self.student.base, splits[name], rows) for name, rows in wanted.items()}
         partial = path.with_name("reference.partial.npz")
-        np.savez(partial, digest=np.array(self._digest), train=train, validation=held)
+        np.savez(partial, digest=np.array(self._digest), train=found["train"], validation=found["validation"])
         partial.replace(path)
-        return {"train": train, "validation": held}
+        return found

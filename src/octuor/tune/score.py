@@ -63,17 +63,17 @@ class Scorer:
             self._say("validating", done, len(split.examples))
         return self.mean(scores)
 
-    def references(self, weights: Weights, split: Split) -> F32Array:
-        """Log-probability of each pair's answers, [rows, 2]: of the base, before anything learns."""
-        values = np.zeros((len(split.examples), 2), dtype=np.float32)
+    def references(self, weights: Weights, split: Split, wanted: Rows) -> F32Array:
+        """Log-probability of each wanted pair's answers, [rows, 2], else NaN: of the base, before anything learns."""
+        values = np.full((len(split.examples), 2), np.nan, dtype=np.float32)
         done = 0
-        for rows in self._turns(split):
+        for rows in turns(wanted, split.lengths, self._schedule.tokens_at_once):
             turn = turn_of(split.examples, rows)
             with torch.no_grad():
                 sums = torch.zeros(turn.n_sequences).index_add(0, turn.owners, self._log_p(weights, turn)[0])
             values[rows] = sums.numpy().reshape(-1, 2)
             done += len(rows)
-            self._say("asking the base", done, len(values))
+            self._say("asking the base", done, len(wanted))
         return values
 
     def mean(self, scores: Sequence[Score]) -> Validation:
