@@ -199,7 +199,9 @@ def test_tools() -> None:
 
     messages.append(message)
     messages.append({"role": "tool", "name": call.function.name, "content": '{"sky": "blue"}', "tool_call_id": call.id})
-    told = client.chat.complete(model="open-mixtral-8x7b", messages=messages, tools=TOOLS, tool_choice="none")
+    told = client.chat.complete(
+        model="open-mixtral-8x7b", messages=messages, tools=TOOLS, tool_choice="none", temperature=0
+    )
     assert told.choices[0].message.content
     assert not told.choices[0].message.tool_calls
 
@@ -211,7 +213,7 @@ def test_a_named_tool() -> None:
 
 
 def test_tools_the_model_may_use() -> None:
-    answer = client.chat.complete(model="open-mixtral-8x7b", messages=HELLO, tools=TOOLS, max_tokens=50)
+    answer = client.chat.complete(model="open-mixtral-8x7b", messages=HELLO, tools=TOOLS, max_tokens=50, temperature=0)
     choice = answer.choices[0]
     assert bool(choice.message.tool_calls) == (choice.finish_reason == "tool_calls")
     assert choice.message.tool_calls or choice.message.content

@@ -231,7 +231,9 @@ def test_tools() -> None:
     assert json.loads(call.function.arguments)["city"] in ("Paris", "Lyon")
     messages.append(message)
     messages.append({"role": "tool", "tool_call_id": call.id, "content": '{"sky": "blue"}'})
-    told = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, tool_choice="none")
+    told = client.chat.completions.create(
+        model=MODEL, messages=messages, tools=TOOLS, tool_choice="none", temperature=0
+    )
     assert told.choices[0].message.content
     assert not told.choices[0].message.tool_calls
 
