@@ -56,7 +56,7 @@ class Scorer:
     def validate(self, weights: Weights, split: Split, references: F32Array | None) -> Validation:
         """The means of all of a split; references: what `references` found, for preferences."""
         scores, done = [], 0
-        for rows in self._turns(split):
+        for rows in self._turns(split, np.arange(len(split.examples))):
             with torch.no_grad():
                 scores.append(self.score(weights, turn_of(split.examples, rows), rows_of(references, rows))[0])
             done += len(rows)
@@ -67,7 +67,7 @@ class Scorer:
         """Log-probability of each wanted pair's answers, [rows, 2], else NaN: of the base, before anything learns."""
         values = np.full((len(split.examples), 2), np.nan, dtype=np.float32)
         done = 0
-        for rows in turns(wanted, split.lengths, self._schedule.tokens_at_once):
+        for rows in self._turns(split, wanted):
             turn = turn_of(split.examples, rows)
             with torch.no_grad():
                 sums = torch.zeros(turn.n_sequences).index_add(0, turn.owners, self._log_p(weights, turn)[0])
@@ -92,8 +92,8 @@ class Scorer:
         )  # fmt: skip
         return log_probabilities(hidden, weights.lm_head, turn.targets, self._schedule.head_rows), balance
 
-    def _turns(self, split: Split) -> list[Rows]:
-        return turns(np.arange(len(split.examples)), split.lengths, self._schedule.tokens_at_once)
+    def _turns(self, split: Split, rows: Rows) -> list[Rows]:
+        return turns(rows, split.lengths, self._schedule.tokens_at_once)
 
     def _say(self, what: str, done: int, total: int) -> None:
         if self._on_work is not None:
