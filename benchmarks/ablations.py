@@ -24,7 +24,8 @@ from octuor.config import ModelConfig
 from octuor.tokenizer import Tokenizer, find_mistral_common_tokenizer, open_tokenizer
 from octuor.train.data import find_file
 from octuor.train.export import export
-from octuor.train.loop import StepMetrics, read_metrics, train
+from octuor.train.loop import read_metrics, train
+from octuor.train.plot import smoothed
 from octuor.train.recipe import Export, Recipe, Stage, read_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "pocket-first.toml"
@@ -128,13 +129,6 @@ def row_of(name: str, run: Path, held_out: Path, n_rows: int) -> str:
     )
 
 
-def smoothed(metrics: list[StepMetrics]) -> tuple[np.ndarray, np.ndarray]:
-    """Millions of tokens and mean losses of SMOOTHED_STEPS steps that end there."""
-    width = min(SMOOTHED_STEPS, len(metrics))
-    mean = np.convolve([step.loss for step in metrics], np.ones(width) / width, mode="valid")
-    return np.array([step.tokens for step in metrics])[width - 1 :] / 1e6, mean
-
-
 def behind(out: Path) -> str:
     """What the dense model loses more than the mixture on the same rows, in each quarter of the run."""
     dense, base = (np.array([step.loss for step in read_metrics(out / name / METRICS)]) for name in ("dense", "base"))
@@ -150,7 +144,7 @@ def plot(runs: dict[str, Path], out: Path) -> None:
 
     figure = Figure(figsize=(8, 7), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
-    found = {name: smoothed(read_metrics(run / METRICS)) for name, run in runs.items()}
+    found = {name: smoothed(read_metrics(run / METRICS), SMOOTHED_STEPS) for name, run in runs.items()}
     for name, (tokens, losses) in found.items():
         upper.plot(tokens, losses, label=name)
         if "base" in found:
